@@ -1,0 +1,44 @@
+//! The CPU backend: host memory, threads, and the runner of host programs.
+
+mod memory;
+mod run;
+mod threads;
+mod view;
+
+pub(crate) use memory::CpuBuffer;
+pub use threads::Threads;
+pub use view::{CpuView, CpuViewMut};
+
+use super::counters::Counters;
+use crate::error::Result;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// The CPU as a device.
+#[derive(Debug)]
+pub struct Cpu {
+    pub(crate) id: u64,
+    pub(crate) threads: Threads,
+    pub(crate) counters: Counters,
+    pub(crate) pool: Mutex<memory::Pool>,
+    pub(crate) cap: AtomicU64,
+    /// Run the f64 definition of every op, unfused: the reference.
+    pub(crate) definition: bool,
+}
+
+impl Cpu {
+    pub(crate) fn new(id: u64, threads: usize, definition: bool) -> Result<Arc<Cpu>> {
+        Ok(Arc::new(Cpu {
+            id,
+            threads: Threads::new(threads)?,
+            counters: Counters::default(),
+            pool: Mutex::default(),
+            cap: AtomicU64::new(u64::MAX),
+            definition,
+        }))
+    }
+
+    pub(crate) fn set_cap(&self, bytes: u64) {
+        self.cap.store(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,259 @@
+//! The builder through which an op's `gpu` makes its launches.
+
+use super::steps::Steps;
+use crate::device::{Access, Binding, Caps, Check, GpuProgram, Launch, Slot, Word};
+use crate::error::{Error, Result};
+use crate::graph::Slots;
+use crate::kernel::{self, BindingText, Emit};
+use crate::tensor::{DType, Layout, Meta};
+use std::sync::Arc;
+
+/// An input of a launch: its buffer, and how the value lies in it.
+#[derive(Clone, Debug)]
+pub struct Operand {
+    /// The buffer.
+    pub slot: Slot,
+    /// Element type and shape.
+    pub meta: Meta,
+    /// Shape and strides, in elements. The offset is data: see [`Call::offset`].
+    pub layout: Layout,
+    /// Which entry of the plan's data holds the offset.
+    pub offset: usize,
+    /// Whether the offset is a multiple of 4 elements in every run of this plan.
+    pub aligned: bool,
+}
+
+/// What an op's `gpu` is given.
+pub struct LaunchCtx<'a> {
+    /// The inputs.
+    pub inputs: &'a [Operand],
+    /// The outputs: buffer and meta. Contiguous. An output that nobody wants has no buffer.
+    pub outputs: &'a [(Option<Slot>, Meta)],
+    /// What the device can do.
+    pub caps: &'a Caps,
+    /// The op's name; label of its launches.
+    pub label: &'a str,
+    /// The node's slots at the time of planning: their number only, never their values.
+    pub(crate) slots: &'a Slots,
+    pub(crate) slot_base: usize,
+    /// Rows to run where the last launch stores.
+    pub(crate) epilogue: Option<&'a Steps>,
+    /// Rows to run where input 0 is loaded.
+    pub(crate) prologue: Option<&'a Steps>,
+    pub(crate) program: &'a mut GpuProgram,
+    /// Scratch buffers of this op: bytes of each; they live from here to the op's last launch.
+    pub(crate) scratch: Vec<usize>,
+    /// The number that the first scratch buffer gets: scratch is placed by lifetime after lowering.
+    pub(crate) scratch_base: usize,
+}
+
+impl<'a> LaunchCtx<'a> {
+    /// The op's float slot `n` as a word.
+    pub fn float(&self, n: usize) -> Word {
+        assert!(n < self.slots.floats.len(), "{}: no float slot {n}", self.label);
+        Word::F32(self.slot_base + n)
+    }
+
+    /// The op's integer slot `n`, low half, as a word.
+    pub fn int(&self, n: usize) -> Word {
+        assert!(n < self.slots.ints.len(), "{}: no integer slot {n}", self.label);
+        Word::Low(self.slot_base + self.slots.floats.len() + n)
+    }
+
+    /// A buffer for intermediate results of this op. Its content is undefined at first.
+    pub fn scratch(&mut self, bytes: usize) -> Slot {
+        self.scratch.push(bytes.max(4));
+        Slot::Temp(self.scratch_base + self.scratch.len() - 1)
+    }
+
+    /// Register a check; the words say where in the error buffer to OR 1. `message` names op, fault and limit.
+    pub fn check(&mut self, message: impl Into<Arc<str>>) -> Word {
+        self.program.checks.push(Check { message: message.into() });
+        Word::Const(self.program.checks.len() as u32 - 1)
+    }
+
+    /// Begin a launch of the shader `name` in the KERNELS table.
+    pub fn call(&mut self, name: &'static str) -> Result<Call<'_, 'a>> {
+        let kernel = kernel::find(name)?;
+        let label = self.label.to_string();
+        Ok(Call { ctx: self, emit: Emit::new(kernel), bindings: Vec::new(), words: Vec::new(), flops: 0, label })
+    }
+}
+
+/// One launch in the making. Bindings and words come in the order in which the shader declares and reads them.
+pub struct Call<'c, 'a> {
+    ctx: &'c mut LaunchCtx<'a>,
+    emit: Emit,
+    bindings: Vec<(BindingText, Binding)>,
+    words: Vec<Word>,
+    flops: u64,
+    label: String,
+}
+
+impl Call<'_, '_> {
+    /// Replace the value of `const name` in the shader.
+    pub fn set(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.emit.set_const(name, &value.to_string());
+        self
+    }
+
+    /// Replace the type of `alias name` in the shader.
+    pub fn alias(mut self, name: &str, wgsl_type: &str) -> Self {
+        self.emit.set_alias(name, wgsl_type);
+        self
+    }
+
+    /// Replace the body of the hook function `name` in the shader.
+    pub fn hook(mut self, name: &str, body: &str) -> Self {
+        self.emit.set_hook(name, body);
+        self
+    }
+
+    /// Bind a buffer to read, as `name: array<element>`.
+    pub fn read(self, name: &str, slot: Slot, element: &str) -> Self {
+        self.bind(name, slot, element, Access::Read)
+    }
+
+    /// Bind a buffer to write (or to read and write), as `name: array<element>`.
+    pub fn write(self, name: &str, slot: Slot, element: &str) -> Self {
+        self.bind(name, slot, element, Access::ReadWrite)
+    }
+
+    /// Bind input `n` to read under `name`, with its own element type.
+    pub fn input(self, name: &str, n: usize) -> Self {
+        let o = &self.ctx.inputs[n];
+        let (slot, element) = (o.slot, o.meta.dtype.wgsl());
+        self.bind(name, slot, element, Access::Read)
+    }
+
+    /// Bind output `n` under `name`, with its own element type.
+    ///
+    /// # Errors
+    /// Where nobody wants that output: ask `ctx.outputs[n].0` first.
+    pub fn output(self, name: &str, n: usize) -> Result<Self> {
+        let (slot, meta) = self.ctx.outputs[n];
+        let slot = slot.ok_or_else(|| Error::internal(format!("{}: output {n} is not wanted", self.label)))?;
+        Ok(self.bind(name, slot, meta.dtype.wgsl(), Access::ReadWrite))
+    }
+
+    fn bind(mut self, name: &str, slot: Slot, element: &str, access: Access) -> Self {
+        self.bindings.push((BindingText { name: name.into(), element: element.into(), access }, Binding { slot, access }));
+        self
+    }
+
+    /// Append a word that is the same in every run: sizes, strides.
+    pub fn u32(mut self, value: usize) -> Self {
+        self.words.push(Word::Const(value as u32));
+        self
+    }
+
+    /// Append a stride, which may be negative: shaders add it with wrapping u32 arithmetic.
+    pub fn stride(mut self, value: isize) -> Self {
+        self.words.push(Word::Const(value as i32 as u32));
+        self
+    }
+
+    /// Append several.
+    pub fn u32s(mut self, values: &[usize]) -> Self {
+        self.words.extend(values.iter().map(|&v| Word::Const(v as u32)));
+        self
+    }
+
+    /// Append the offset (in elements) of input `n`.
+    pub fn offset(mut self, n: usize) -> Self {
+        self.words.push(Word::Low(self.ctx.inputs[n].offset));
+        self
+    }
+
+    /// Append a word.
+    pub fn word(mut self, word: Word) -> Self {
+        self.words.push(word);
+        self
+    }
+
+    /// State how much this launch computes.
+    pub fn flops(mut self, flops: u64) -> Self {
+        self.flops = flops;
+        self
+    }
+
+    /// Load input 0 through the prologue's rows, where there are some; the hook is `fn load(i: u32) -> T`, with `i` the element's row-major index.
+    /// Without a prologue the shader's own body stands.
+    pub fn with_prologue(mut self) -> Self {
+        if let Some(steps) = self.ctx.prologue {
+            steps.emit_prologue(&mut self.emit, &mut self.bindings, &mut self.words);
+        }
+        self
+    }
+
+    /// Store output 0 through the epilogue's rows, where there are some; the hook is `fn epilogue(i: u32, v: T)`, with `i` the element's row-major index.
+    /// Without an epilogue, binds output 0 as `y` and the shader's own body (`y[i] = v;`) stands. Comes after all other bindings and words.
+    pub fn with_epilogue(mut self) -> Result<Self> {
+        match self.ctx.epilogue {
+            Some(steps) => {
+                steps.emit_epilogue(&mut self.emit, &mut self.bindings, &mut self.words);
+                Ok(self)
+            }
+            None => self.output("y", 0),
+        }
+    }
+
+    /// Dispatch this many workgroups.
+    pub fn grid(self, x: usize, y: usize, z: usize) -> Result<()> {
+        let limit = self.ctx.caps.max_groups as usize;
+        if x > limit || y > limit || z > limit {
+            return Err(Error::internal(format!("{}: grid [{x}, {y}, {z}] is above {limit} groups; use grid_linear", self.label)));
+        }
+        if x == 0 || y == 0 || z == 0 {
+            return Ok(());
+        }
+        self.finish([x as u32, y as u32, z as u32])
+    }
+
+    /// Dispatch this many workgroups in one dimension, folded into two where they exceed the device's limit. The shader's linear index is
+    /// `wid.x + wid.y * groups.x` (`@builtin(num_workgroups)`), and it must ignore indices past the end.
+    pub fn grid_linear(self, groups: usize) -> Result<()> {
+        let limit = self.ctx.caps.max_groups as usize;
+        if groups <= limit {
+            return self.grid(groups, 1, 1);
+        }
+        let y = groups.div_ceil(limit);
+        self.grid(groups.div_ceil(y), y, 1)
+    }
+
+    fn finish(mut self, grid: [u32; 3]) -> Result<()> {
+        resolve_conflicts(&mut self.bindings);
+        let limit = self.ctx.caps.max_storage_bindings as usize;
+        if self.bindings.len() > limit {
+            return Err(Error::internal(format!("{}: {} storage bindings, the device has {limit}", self.label, self.bindings.len())));
+        }
+        let texts: Vec<BindingText> = self.bindings.iter().map(|(t, _)| t.clone()).collect();
+        let text = self.emit.finish(&texts, self.words.len())?;
+        self.ctx.program.launches.push(Launch {
+            label: self.label.into(),
+            text: text.into(),
+            trusted: true,
+            bindings: self.bindings.into_iter().map(|(_, b)| b).collect(),
+            words: self.words,
+            grid,
+            flops: self.flops,
+        });
+        Ok(())
+    }
+}
+
+/// A launch that reads and writes one buffer must bind all of it read_write.
+fn resolve_conflicts(bindings: &mut [(BindingText, Binding)]) {
+    let written: Vec<Slot> = bindings.iter().filter(|(_, b)| b.access == Access::ReadWrite).map(|(_, b)| b.slot).collect();
+    for (text, binding) in bindings.iter_mut() {
+        if written.contains(&binding.slot) {
+            binding.access = Access::ReadWrite;
+            text.access = Access::ReadWrite;
+        }
+    }
+}
+
+/// `array<f32>`-style element types by dtype, for scratch buffers.
+pub fn element(dtype: DType) -> &'static str {
+    dtype.wgsl()
+}

@@ -1,0 +1,20 @@
+//! The table itself. A shader is added by one line here; a file that no op uses, and a line without a file, fail a test.
+
+use super::Kernel;
+
+macro_rules! kernels {
+    ($($name:literal: $path:literal, $doc:literal;)*) => {
+        /// Every hand-written shader.
+        pub static KERNELS: &[Kernel] = &[$(Kernel { name: $name, doc: $doc, text: include_str!(concat!("../../shaders/", $path)) }),*];
+    };
+}
+
+kernels! {
+    "map": "elementwise/map.wgsl", "fused elementwise operations over one index space";
+}
+
+/// Files that others join by `// use name`.
+pub(super) static LIBRARIES: &[(&str, &str)] = &[
+    ("math", include_str!("../../shaders/math.wgsl")),
+    ("philox", include_str!("../../shaders/philox.wgsl")),
+];

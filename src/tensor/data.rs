@@ -1,0 +1,108 @@
+//! Values on the host.
+
+use super::dtype::DType;
+
+/// A flat list of values of one element type, in row-major order.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Data {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// 64-bit floats.
+    F64(Vec<f64>),
+    /// 32-bit signed integers.
+    I32(Vec<i32>),
+    /// 32-bit unsigned integers.
+    U32(Vec<u32>),
+    /// Truth values.
+    Bool(Vec<bool>),
+}
+
+macro_rules! each {
+    ($self:expr, $v:ident => $body:expr) => {
+        match $self {
+            Data::F32($v) => $body,
+            Data::F64($v) => $body,
+            Data::I32($v) => $body,
+            Data::U32($v) => $body,
+            Data::Bool($v) => $body,
+        }
+    };
+}
+
+impl Data {
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Data::F32(_) => DType::F32,
+            Data::F64(_) => DType::F64,
+            Data::I32(_) => DType::I32,
+            Data::U32(_) => DType::U32,
+            Data::Bool(_) => DType::Bool,
+        }
+    }
+
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        each!(self, v => v.len())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every value as an `f64`; truth values become 0 and 1. Exact for every element type.
+    pub fn to_f64(&self) -> Vec<f64> {
+        match self {
+            Data::F32(v) => v.iter().map(|&x| x as f64).collect(),
+            Data::F64(v) => v.clone(),
+            Data::I32(v) => v.iter().map(|&x| x as f64).collect(),
+            Data::U32(v) => v.iter().map(|&x| x as f64).collect(),
+            Data::Bool(v) => v.iter().map(|&x| f64::from(u8::from(x))).collect(),
+        }
+    }
+
+    /// Values of `dtype` from `f64`s: floats rounded to nearest, integers truncated, truth values where not zero.
+    pub fn from_f64(dtype: DType, values: &[f64]) -> Data {
+        match dtype {
+            DType::F32 => Data::F32(values.iter().map(|&x| x as f32).collect()),
+            DType::F64 => Data::F64(values.to_vec()),
+            DType::I32 => Data::I32(values.iter().map(|&x| x as i64 as i32).collect()),
+            DType::U32 => Data::U32(values.iter().map(|&x| x as i64 as u32).collect()),
+            DType::Bool => Data::Bool(values.iter().map(|&x| x != 0.0).collect()),
+        }
+    }
+
+    /// The bytes as they lie in device memory: little-endian, truth values as `u32`.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Data::F32(v) => bytemuck::cast_slice(v).to_vec(),
+            Data::F64(v) => bytemuck::cast_slice(v).to_vec(),
+            Data::I32(v) => bytemuck::cast_slice(v).to_vec(),
+            Data::U32(v) => bytemuck::cast_slice(v).to_vec(),
+            Data::Bool(v) => v.iter().flat_map(|&b| u32::from(b).to_le_bytes()).collect(),
+        }
+    }
+
+    /// The values that lie in device memory as `bytes`.
+    pub fn from_bytes(dtype: DType, bytes: &[u8]) -> Data {
+        match dtype {
+            DType::F32 => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::F64 => Data::F64(bytemuck::pod_collect_to_vec(bytes)),
+            DType::I32 => Data::I32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::U32 => Data::U32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::Bool => Data::Bool(bytes.chunks_exact(4).map(|b| b != [0; 4]).collect()),
+        }
+    }
+}
+
+macro_rules! from_vec {
+    ($($t:ty => $variant:ident),*) => {$(
+        impl From<Vec<$t>> for Data { fn from(v: Vec<$t>) -> Self { Data::$variant(v) } }
+        impl From<&[$t]> for Data { fn from(v: &[$t]) -> Self { Data::$variant(v.to_vec()) } }
+        impl<const N: usize> From<[$t; N]> for Data { fn from(v: [$t; N]) -> Self { Data::$variant(v.to_vec()) } }
+        impl<const N: usize> From<&[$t; N]> for Data { fn from(v: &[$t; N]) -> Self { Data::$variant(v.to_vec()) } }
+    )*};
+}
+from_vec!(f32 => F32, f64 => F64, i32 => I32, u32 => U32, bool => Bool);
