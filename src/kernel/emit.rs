@@ -93,7 +93,6 @@ impl Emit {
             };
             let _ = writeln!(out, "@group(0) @binding({}) var<storage, {access}> {}: array<{}>;", n + 1, b.name, b.element);
         }
-        let used = libraries(&self.text);
         self.text = self.text.lines().filter(|l| !l.starts_with("@group(") && !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         for (_, text) in &self.functions {
             let _ = writeln!(out, "{}", text.trim_end());
@@ -101,7 +100,6 @@ impl Emit {
         out.push_str(self.text.trim());
         out.push('\n');
         // Rows may call any library, so all are searched; a file's own `// use` line is for editors and the tests.
-        let _ = used;
         let needed = needed_items(&out);
         out.push_str(&needed);
         Ok(out)

@@ -88,13 +88,18 @@ impl Data {
     /// The values that lie in device memory as `bytes`.
     pub fn from_bytes(dtype: DType, bytes: &[u8]) -> Data {
         match dtype {
-            DType::F32 => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
-            DType::F64 => Data::F64(bytemuck::pod_collect_to_vec(bytes)),
-            DType::I32 => Data::I32(bytemuck::pod_collect_to_vec(bytes)),
-            DType::U32 => Data::U32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::F32 => Data::F32(collect(bytes)),
+            DType::F64 => Data::F64(collect(bytes)),
+            DType::I32 => Data::I32(collect(bytes)),
+            DType::U32 => Data::U32(collect(bytes)),
             DType::Bool => Data::Bool(bytes.chunks_exact(4).map(|b| b != [0; 4]).collect()),
         }
     }
+}
+
+/// Values from bytes that may lie at any address.
+fn collect<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
+    bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
 }
 
 macro_rules! from_vec {
