@@ -6,6 +6,7 @@ mod threads;
 mod view;
 
 pub(crate) use memory::CpuBuffer;
+pub(crate) use run::PreparedHost;
 pub use threads::Threads;
 pub use view::{CpuView, CpuViewMut};
 
@@ -21,6 +22,8 @@ pub struct Cpu {
     pub(crate) threads: Threads,
     pub(crate) counters: Counters,
     pub(crate) pool: Mutex<memory::Pool>,
+    /// The memory of temporaries; also the lock under which all memory of the device is touched.
+    pub(crate) workspace: Mutex<run::Workspace>,
     pub(crate) cap: AtomicU64,
     /// Run the f64 definition of every op, unfused: the reference.
     pub(crate) definition: bool,
@@ -33,6 +36,7 @@ impl Cpu {
             threads: Threads::new(threads)?,
             counters: Counters::default(),
             pool: Mutex::default(),
+            workspace: Mutex::default(),
             cap: AtomicU64::new(u64::MAX),
             definition,
         }))
