@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(class(usize::MAX), None);
         for bytes in (257..100_000).step_by(7) {
             let size = class(bytes).unwrap();
-            assert!(size >= bytes && (size - bytes) * 4 < bytes && size % ALIGN == 0, "{bytes} in {size}");
+            assert!(size >= bytes && (size - bytes) * 4 < bytes && size.is_multiple_of(ALIGN), "{bytes} in {size}");
             assert_eq!(class(size), Some(size));
         }
     }
