@@ -76,6 +76,15 @@ pub struct Fuses {
     pub prologue: bool,
 }
 
+/// The inputs of an update that are whole arenas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arenas {
+    /// The arena of the values, which are overwritten.
+    pub values: usize,
+    /// The arena of their gradients.
+    pub grads: usize,
+}
+
 /// An operation. Its fields are integers only: floats, positions and seeds are slots of the node, so that they are data wherever a plan runs.
 pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     /// PyTorch's name for it.
@@ -107,9 +116,10 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
         Fuses::default()
     }
 
-    /// For updates: output n overwrites the buffer of input `in_place()[n]`. Empty for everything else.
-    fn in_place(&self) -> Vec<usize> {
-        Vec::new()
+    /// For updates: which inputs are the arenas it works in. Output n then overwrites slice n of the values' arena, and input n, its gradient, is made in
+    /// slice n of the gradients' arena wherever the plan itself computes it.
+    fn arenas(&self) -> Option<Arenas> {
+        None
     }
 
     /// The definition: plain loops, accumulating in f64, filling every output.

@@ -52,4 +52,12 @@ impl Threads {
             _ => out.chunks_mut(chunk).enumerate().for_each(|(i, c)| f(i * chunk, c)),
         }
     }
+
+    /// Run `f(i, item)` for each item, in any order, on all threads.
+    pub fn each_of<T: Send>(&self, items: Vec<T>, f: impl Fn(usize, T) + Send + Sync) {
+        match &self.pool {
+            Some(pool) if items.len() > 1 => pool.install(|| items.into_par_iter().enumerate().for_each(|(i, x)| f(i, x))),
+            _ => items.into_iter().enumerate().for_each(|(i, x)| f(i, x)),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use crate::device::{Access, Binding, Caps, Check, GpuProgram, Launch, Slot, Word
 use crate::error::{Error, Result};
 use crate::graph::Slots;
 use crate::kernel::{self, BindingText, Emit};
-use crate::tensor::{DType, Layout, Meta};
+use crate::tensor::{Layout, Meta};
 use std::sync::Arc;
 
 /// An input of a launch: its buffer, and how the value lies in it.
@@ -17,8 +17,8 @@ pub struct Operand {
     pub meta: Meta,
     /// Shape and strides, in elements. The offset is data: see [`Call::offset`].
     pub layout: Layout,
-    /// Which entry of the plan's data holds the offset.
-    pub offset: usize,
+    /// Which entry of the plan's data holds the offset; none for a copy made for this launch, which begins at its start.
+    pub offset: Option<usize>,
     /// Whether the offset is a multiple of 4 elements in every run of this plan.
     pub aligned: bool,
 }
@@ -45,6 +45,8 @@ pub struct LaunchCtx<'a> {
     pub(crate) scratch: Vec<usize>,
     /// The number that the first scratch buffer gets: scratch is placed by lifetime after lowering.
     pub(crate) scratch_base: usize,
+    /// Slots that may lie in one buffer have one class.
+    pub(crate) alias: &'a dyn Fn(Slot) -> Slot,
 }
 
 impl<'a> LaunchCtx<'a> {
@@ -161,7 +163,7 @@ impl Call<'_, '_> {
 
     /// Append the offset (in elements) of input `n`.
     pub fn offset(mut self, n: usize) -> Self {
-        self.words.push(Word::Low(self.ctx.inputs[n].offset));
+        self.words.push(self.ctx.inputs[n].offset.map_or(Word::Const(0), Word::Low));
         self
     }
 
@@ -222,7 +224,7 @@ impl Call<'_, '_> {
     }
 
     fn finish(mut self, grid: [u32; 3]) -> Result<()> {
-        resolve_conflicts(&mut self.bindings);
+        resolve_conflicts(&mut self.bindings, self.ctx.alias);
         let limit = self.ctx.caps.max_storage_bindings as usize;
         if self.bindings.len() > limit {
             return Err(Error::internal(format!("{}: {} storage bindings, the device has {limit}", self.label, self.bindings.len())));
@@ -243,17 +245,12 @@ impl Call<'_, '_> {
 }
 
 /// A launch that reads and writes one buffer must bind all of it read_write.
-fn resolve_conflicts(bindings: &mut [(BindingText, Binding)]) {
-    let written: Vec<Slot> = bindings.iter().filter(|(_, b)| b.access == Access::ReadWrite).map(|(_, b)| b.slot).collect();
+fn resolve_conflicts(bindings: &mut [(BindingText, Binding)], alias: &dyn Fn(Slot) -> Slot) {
+    let written: Vec<Slot> = bindings.iter().filter(|(_, b)| b.access == Access::ReadWrite).map(|(_, b)| alias(b.slot)).collect();
     for (text, binding) in bindings.iter_mut() {
-        if written.contains(&binding.slot) {
+        if written.contains(&alias(binding.slot)) {
             binding.access = Access::ReadWrite;
             text.access = Access::ReadWrite;
         }
     }
-}
-
-/// `array<f32>`-style element types by dtype, for scratch buffers.
-pub fn element(dtype: DType) -> &'static str {
-    dtype.wgsl()
 }

@@ -1,0 +1,359 @@
+//! The canonical form of what is about to run: which nodes, in which order, and the two parts of them that matter. The KEY is structure, by which plans are
+//! cached; the DATA is floats, positions and seeds, which every run brings anew.
+
+use super::engine::Engine;
+use super::mode::Phase;
+use super::node::{Node, NodeState, Value};
+use super::op::{Key, Op};
+use super::{Arena, Slots};
+use crate::device::Storage;
+use crate::error::{Error, Result};
+use crate::tensor::{Layout, Meta};
+use smallvec::SmallVec;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Where an operand comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Src {
+    /// Output `.1` of node `.0`.
+    Node(u32, u8),
+    /// Leaf `.0`.
+    Leaf(u32),
+}
+
+/// An input of a node in canonical form.
+#[derive(Clone, Debug)]
+pub(crate) struct CanonInput {
+    pub src: Src,
+    /// Offset left 0: it is data.
+    pub layout: Layout,
+    /// Which entry of the data holds the offset.
+    pub offset: usize,
+    /// Whether the offset is a multiple of four elements.
+    pub aligned: bool,
+}
+
+/// A node in canonical form.
+#[derive(Clone, Debug)]
+pub(crate) struct CanonNode {
+    pub op: Arc<dyn Op>,
+    pub slots: Slots,
+    /// Where its slots begin in the data.
+    pub slot_base: usize,
+    pub inputs: SmallVec<[CanonInput; 3]>,
+    pub outs: SmallVec<[Meta; 1]>,
+    pub scope: u32,
+    pub phase: Phase,
+    pub source: bool,
+}
+
+/// Where an output of a plan goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A buffer of its own.
+    Pool,
+    /// Slice `.1` of the arena that is leaf `.0`.
+    Arena(u32, u32),
+}
+
+/// A value that stays after the plan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CanonOutput {
+    pub node: u32,
+    pub out: u8,
+    pub place: Place,
+}
+
+/// All of it.
+pub(crate) struct Canon {
+    pub nodes: Vec<CanonNode>,
+    pub leaf_metas: Vec<Meta>,
+    /// For each leaf, the first leaf that lies in the same buffer.
+    pub leaf_alias: Vec<u32>,
+    pub outputs: Vec<CanonOutput>,
+    pub key: Vec<u64>,
+    pub data: Vec<u64>,
+    // What only this run needs.
+    pub run: Vec<Arc<Node>>,
+    pub leaves: Vec<Value>,
+    pub leaf_storage: Vec<Storage>,
+    /// Nodes whose history stays after this run: backward may walk them later.
+    pub history: Vec<bool>,
+}
+
+/// The pending nodes that the targets need, in order of recording.
+pub(crate) fn needed(targets: &[Value]) -> Vec<Arc<Node>> {
+    let mut seen: HashSet<*const Node> = HashSet::new();
+    let mut found: Vec<Arc<Node>> = Vec::new();
+    let mut stack: Vec<Arc<Node>> = targets.iter().map(|t| t.base().node.clone()).collect();
+    while let Some(node) = stack.pop() {
+        if seen.contains(&Arc::as_ptr(&node)) {
+            continue;
+        }
+        seen.insert(Arc::as_ptr(&node));
+        let body = node.body();
+        if matches!(body.state, NodeState::Done(_)) {
+            continue;
+        }
+        stack.extend(body.inputs.iter().map(|v| v.base().node.clone()));
+        drop(body);
+        found.push(node);
+    }
+    found.sort_unstable_by_key(|n| n.id);
+    found
+}
+
+struct Builder {
+    local: HashMap<*const Node, u32>,
+    leaf_index: HashMap<(*const Node, u8), u32>,
+    buffers: HashMap<u64, u32>,
+    scopes: HashMap<u64, u32>,
+    canon: Canon,
+}
+
+/// Bring `run` (from [`needed`]) into canonical form. `targets` are stored, and with them whatever else stays wanted.
+pub(crate) fn canonicalize(run: Vec<Arc<Node>>, targets: &[Value], _engine: &Engine) -> Result<Canon> {
+    let local: HashMap<*const Node, u32> = run.iter().enumerate().map(|(i, n)| (Arc::as_ptr(n), i as u32)).collect();
+    let canon = Canon {
+        nodes: Vec::with_capacity(run.len()),
+        leaf_metas: Vec::new(),
+        leaf_alias: Vec::new(),
+        outputs: Vec::new(),
+        key: Vec::with_capacity(run.len() * 24),
+        data: Vec::with_capacity(run.len() * 4),
+        run,
+        leaves: Vec::new(),
+        leaf_storage: Vec::new(),
+        history: Vec::new(),
+    };
+    let mut b = Builder { local, leaf_index: HashMap::new(), buffers: HashMap::new(), scopes: HashMap::new(), canon };
+    b.nodes()?;
+    b.outputs(targets)?;
+    Ok(b.canon)
+}
+
+impl Builder {
+    fn nodes(&mut self) -> Result<()> {
+        for i in 0..self.canon.run.len() {
+            let node = self.canon.run[i].clone();
+            let next_scope = self.scopes.len() as u32;
+            let scope = *self.scopes.entry(node.scope).or_insert(next_scope);
+            let inputs: SmallVec<[Value; 3]> = node.body().inputs.clone();
+            let mut key = Key(std::mem::take(&mut self.canon.key));
+            key.text(node.op.name()).int(scope).int(node.phase as i64).int(node.slots.floats.len() as i64).int(node.slots.ints.len() as i64);
+            node.op.key(&mut key);
+            key.0.push(inputs.len() as u64 | (node.outs.len() as u64) << 32);
+            for o in &node.outs {
+                push_meta(&mut key.0, &o.meta);
+            }
+            self.canon.key = key.0;
+            let mut canon_inputs = SmallVec::new();
+            for v in &inputs {
+                let (base, mut layout) = v.resolve();
+                let src = self.source(base)?;
+                let offset = self.canon.data.len();
+                self.canon.data.push(layout.offset as u64);
+                let aligned = layout.offset.is_multiple_of(4);
+                layout.offset = 0;
+                let tag = match src {
+                    Src::Node(n, o) => (n as u64) << 10 | (o as u64) << 2,
+                    Src::Leaf(l) => (l as u64) << 10 | 2,
+                };
+                self.canon.key.push(tag | u64::from(aligned));
+                self.canon.key.push(layout.shape.rank() as u64);
+                self.canon.key.extend(layout.shape.iter().map(|&d| d as u64));
+                self.canon.key.extend(layout.strides().iter().map(|&s| s as u64));
+                canon_inputs.push(CanonInput { src, layout, offset, aligned });
+            }
+            let slot_base = self.canon.data.len();
+            node.slots.push_to(&mut self.canon.data);
+            self.canon.nodes.push(CanonNode {
+                op: node.op.clone(),
+                slots: node.slots.clone(),
+                slot_base,
+                inputs: canon_inputs,
+                outs: node.outs.iter().map(|o| o.meta).collect(),
+                scope,
+                phase: node.phase,
+                source: node.is_source(),
+            });
+        }
+        Ok(())
+    }
+
+    fn source(&mut self, base: &Value) -> Result<Src> {
+        let ptr = Arc::as_ptr(&base.node);
+        if let Some(&n) = self.local.get(&ptr) {
+            return Ok(Src::Node(n, base.out));
+        }
+        if let Some(&l) = self.leaf_index.get(&(ptr, base.out)) {
+            return Ok(Src::Leaf(l));
+        }
+        let storage = base.storage().ok_or_else(|| {
+            // History that backward consumed leaves no values behind; reaching for one is a fault of the graph, never of its user.
+            Error::internal(format!("{}: its value was needed after it was dropped", base.node.op.name()))
+        })?;
+        let l = self.canon.leaf_metas.len() as u32;
+        let alias = *self.buffers.entry(storage.buffer.id()).or_insert(l);
+        let meta = *base.meta();
+        self.canon.key.push(u64::MAX - u64::from(alias));
+        push_meta(&mut self.canon.key, &meta);
+        self.canon.leaf_metas.push(meta);
+        self.canon.leaf_alias.push(alias);
+        self.canon.leaf_storage.push(storage);
+        self.canon.leaves.push(base.clone());
+        self.leaf_index.insert((ptr, base.out), l);
+        Ok(Src::Leaf(l))
+    }
+
+    /// Decide what stays after the run: targets, what live handles name, what pending nodes outside the run read, and what backward will read.
+    fn outputs(&mut self, targets: &[Value]) -> Result<()> {
+        let run = &self.canon.run;
+        let count = run.len();
+        let mut store: Vec<u64> = vec![0; count]; // bit set of outputs
+        let mut reads: Vec<SmallVec<[u32; 1]>> = run.iter().map(|n| SmallVec::from_elem(0, n.outs.len())).collect();
+        for node in &self.canon.nodes {
+            for i in &node.inputs {
+                if let Src::Node(n, o) = i.src {
+                    reads[n as usize][o as usize] += 1;
+                }
+            }
+        }
+        for t in targets {
+            let base = t.base();
+            if let Some(&n) = self.local.get(&Arc::as_ptr(&base.node)) {
+                store[n as usize] |= 1 << base.out;
+            }
+        }
+        // Sources are computed again wherever they are used; only a target among them is stored.
+        for (i, node) in run.iter().enumerate().filter(|(_, n)| !n.is_source()) {
+            for (o, out) in node.outs.iter().enumerate() {
+                if out.handles.load(Relaxed) > 0 || out.consumers.load(Relaxed) > reads[i][o] {
+                    store[i] |= 1 << o;
+                }
+            }
+        }
+        self.canon.history = self.live_history(&store);
+        for (i, node) in run.iter().enumerate().filter(|&(i, _)| self.canon.history[i]) {
+            let saves = node.op.saves();
+            store[i] |= saves.outputs;
+            for (n, input) in self.canon.nodes[i].inputs.iter().enumerate().filter(|(n, _)| saves.inputs >> n & 1 == 1) {
+                let _ = n;
+                if let Src::Node(m, o) = input.src
+                    && !self.canon.nodes[m as usize].source
+                {
+                    store[m as usize] |= 1 << o;
+                }
+            }
+        }
+        for (i, bits) in store.iter().enumerate() {
+            for o in (0..64).filter(|o| bits >> o & 1 == 1 && *o < self.canon.nodes[i].outs.len()) {
+                self.canon.outputs.push(CanonOutput { node: i as u32, out: o as u8, place: Place::Pool });
+            }
+        }
+        self.place_in_arenas();
+        self.canon.key.push(u64::MAX);
+        for out in &self.canon.outputs {
+            let place = match out.place {
+                Place::Pool => 0,
+                Place::Arena(leaf, slice) => 1 + (u64::from(leaf) << 32 | u64::from(slice)),
+            };
+            self.canon.key.extend([u64::from(out.node) << 8 | u64::from(out.out), place]);
+        }
+        Ok(())
+    }
+
+    /// Which nodes backward could still walk after this run, starting from something that a user can name: they lead to a leaf that wants a gradient, no
+    /// backward has consumed them, and a stored value depends on them.
+    fn live_history(&self, store: &[u64]) -> Vec<bool> {
+        let run = &self.canon.run;
+        let mut leads = vec![false; run.len()];
+        for (i, node) in run.iter().enumerate() {
+            let body = node.body();
+            leads[i] = body.history && body.inputs.iter().any(|v| self.leads(v, &leads));
+        }
+        let mut reached: Vec<bool> = store.iter().map(|&bits| bits != 0).collect();
+        for i in (0..run.len()).rev() {
+            if !(reached[i] && leads[i]) {
+                continue;
+            }
+            for input in &self.canon.nodes[i].inputs {
+                if let Src::Node(m, _) = input.src {
+                    reached[m as usize] = true;
+                }
+            }
+        }
+        leads.iter().zip(&reached).map(|(a, b)| *a && *b).collect()
+    }
+
+    /// Whether a value leads to a leaf that wants a gradient. Chains of views are followed; their base decides.
+    fn leads(&self, value: &Value, leads: &[bool]) -> bool {
+        let mut v = value.clone();
+        loop {
+            if v.node.grad.is_some() {
+                return true;
+            }
+            if let Some(&n) = self.local.get(&Arc::as_ptr(&v.node)) {
+                return leads[n as usize];
+            }
+            let body = v.node.body();
+            if !body.history {
+                return false;
+            }
+            if v.node.view.is_none() {
+                return true;
+            }
+            let Some(next) = body.inputs.first().cloned() else { return false };
+            drop(body);
+            v = next;
+        }
+    }
+
+    /// Updates write parameters in place, and their gradients are made where the update reads them.
+    fn place_in_arenas(&mut self) {
+        let mut wanted: Vec<(u32, u8, Place)> = Vec::new();
+        for (i, node) in self.canon.nodes.iter().enumerate() {
+            let Some(arenas) = node.op.arenas() else { continue };
+            let leaf = |input: usize| match node.inputs[input].src {
+                Src::Leaf(l) => Some(l),
+                Src::Node(..) => None,
+            };
+            if let Some(p) = leaf(arenas.values) {
+                wanted.extend((0..node.outs.len()).map(|o| (i as u32, o as u8, Place::Arena(p, o as u32))));
+            }
+            if let Some(g) = leaf(arenas.grads) {
+                for n in 0..node.outs.len() {
+                    let input = &node.inputs[n];
+                    if let Src::Node(m, o) = input.src {
+                        let producer = &self.canon.nodes[m as usize];
+                        let whole = input.layout.is_contiguous() && producer.outs[o as usize].numel() == input.layout.shape.numel();
+                        let taken = wanted.iter().any(|w| (w.0, w.1) == (m, o));
+                        if whole && !taken && !producer.source {
+                            wanted.push((m, o, Place::Arena(g, n as u32)));
+                        }
+                    }
+                }
+            }
+        }
+        for (node, out, place) in wanted {
+            match self.canon.outputs.iter_mut().find(|x| (x.node, x.out) == (node, out)) {
+                Some(x) => x.place = place,
+                None => self.canon.outputs.push(CanonOutput { node, out, place }),
+            }
+        }
+    }
+}
+
+fn push_meta(key: &mut Vec<u64>, meta: &Meta) {
+    key.push(meta.dtype as u64 | (meta.shape.rank() as u64) << 8);
+    key.extend(meta.shape.iter().map(|&d| d as u64));
+}
+
+impl Canon {
+    /// The arena that leaf `l` is the whole of.
+    pub fn arena(&self, l: u32) -> Option<&Arc<Arena>> {
+        self.leaves[l as usize].node.arena.as_ref()
+    }
+}

@@ -1,0 +1,248 @@
+//! The engine of a device: its plans, and the one place where a graph becomes work.
+
+use super::canon::{self, Canon, Place};
+use super::mode;
+use super::node::{Node, NodeState, Value, release_consumers};
+use super::plan::{self, Fault, Plans, Policy};
+use super::record::{self, Recorder};
+use super::{Arena, Tensor};
+use crate::device::{Counters, Device, Readback, Storage};
+use crate::error::{Error, Result};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+
+/// A device with its plans. Lives as long as a tensor on the device does.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub device: Device,
+    state: Mutex<State>,
+}
+
+/// What the engine's lock guards. It is held from the decision what runs until the nodes know their values: two threads never run on one device at a time,
+/// and no handle appears between the decision to overwrite a value and the overwriting.
+#[derive(Debug)]
+struct State {
+    plans: Plans,
+    policy: Policy,
+    /// Every plan built, by name, in order.
+    built: Vec<String>,
+}
+
+impl Engine {
+    /// The engine of `device`; there is one at a time.
+    pub fn of(device: &Device) -> Arc<Engine> {
+        static ENGINES: OnceLock<Mutex<HashMap<u64, Weak<Engine>>>> = OnceLock::new();
+        let mut engines = ENGINES.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(engine) = engines.get(&device.id()).and_then(Weak::upgrade) {
+            return engine;
+        }
+        engines.retain(|_, e| e.strong_count() > 0);
+        let state = State { plans: Plans::default(), policy: Policy { fuse: true, fault: None }, built: Vec::new() };
+        let engine = Arc::new(Engine { device: device.clone(), state: Mutex::new(state) });
+        engines.insert(device.id(), Arc::downgrade(&engine));
+        engine
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Switch fusion off or on, or plant a fault, for tests of the planner; forgets the plans.
+    pub fn set_policy(&self, fuse: bool, fault: Option<Fault>) {
+        let mut state = self.lock();
+        state.policy = Policy { fuse, fault };
+        state.plans = Plans::default();
+    }
+}
+
+/// The names of the plans built on `device`, in order.
+pub fn plan_names(device: &Device) -> Vec<String> {
+    Engine::of(device).lock().built.clone()
+}
+
+/// Compute everything that this thread has recorded on `device` and that a live handle still names.
+///
+/// # Errors
+/// Device failures: memory, a kernel that the driver refuses, a lost device. What was pending stays pending.
+pub fn flush(device: &Device) -> Result<()> {
+    let engine = Engine::of(device);
+    let targets = live_targets(&record::recorder().live_nodes(&engine));
+    if targets.is_empty() { Ok(()) } else { execute(&engine, &targets, &[]).map(drop) }
+}
+
+fn live_targets(nodes: &[Arc<Node>]) -> Vec<Value> {
+    let named = |n: &Arc<Node>| (0..n.outs.len()).filter(|&o| n.outs[o].handles.load(Relaxed) > 0).map(|o| Value::new(n.clone(), o)).collect::<Vec<_>>();
+    nodes.iter().filter(|n| !n.is_source()).flat_map(named).collect()
+}
+
+/// An input that another thread recorded and has not run is run first, with all that thread's recorder names: in its order, so its plans are what they would be.
+pub(super) fn settle_foreign(value: &Value, mine: &Arc<Recorder>) -> Result<()> {
+    let base = value.base();
+    if Arc::ptr_eq(&base.node.recorder, mine) || base.node.is_source() || !base.node.is_pending() {
+        return Ok(());
+    }
+    execute(&base.node.engine, std::slice::from_ref(base), &[]).map(drop)
+}
+
+/// Compute the targets, and bring `reads` (targets among them or values that exist) to the host in the same submit.
+pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) -> Result<Option<Readback>> {
+    // Values and handles that end here are dropped after the lock is given back.
+    let mut state = engine.lock();
+    let run = canon::needed(targets);
+    if run.is_empty() {
+        let ranges = storages(reads)?;
+        return if ranges.is_empty() { Ok(None) } else { engine.device.fetch(&ranges).map(Some) };
+    }
+    let mut canon = canon::canonicalize(run, targets)?;
+    let counters = engine.device.counter_cells();
+    let found = state.plans.find(&canon.key);
+    let plan = match found {
+        Some(plan) => {
+            Counters::add(&counters.plans_replayed, 1);
+            plan
+        }
+        None => {
+            let key = canon.key.clone();
+            let plan = Arc::new(plan::build(&mut canon, &engine.device, mode::current_plan_name(), state.policy)?);
+            Counters::add(&counters.plans_built, 1);
+            state.built.push(plan.name.clone());
+            state.plans.insert(key, plan.clone());
+            plan
+        }
+    };
+    let lost = state.policy.fault == Some(Fault::LostVersion);
+    let missed = state.policy.fault == Some(Fault::MissedAlias);
+    let moves = rescue(&mut canon, engine, lost, missed)?;
+    let outputs = allocate(&canon, engine)?;
+    let read_ranges = reads.iter().map(|v| planned_storage(v, &canon, &outputs)).collect::<Result<Vec<_>>>()?;
+    let copies: Vec<(Storage, Storage)> = moves.iter().map(|m| (m.from.clone(), m.to.clone())).collect();
+    let readback = engine.device.run(&plan.prepared, &canon.data, &canon.leaf_storage, &outputs, &copies, &read_ranges)?;
+    // From here on nothing fails: the nodes learn their values.
+    for m in moves {
+        m.commit();
+    }
+    let ended = commit(&canon, &outputs);
+    drop(state);
+    drop(ended);
+    Ok(readback)
+}
+
+fn storages(values: &[Value]) -> Result<Vec<Storage>> {
+    values.iter().map(|v| v.storage().ok_or_else(|| Error::internal(format!("{}: its value was dropped before it was read", v.node.op.name())))).collect()
+}
+
+/// Where a value that is read will lie after the run.
+fn planned_storage(v: &Value, canon: &Canon, outputs: &[Storage]) -> Result<Storage> {
+    let base = v.base();
+    let at = canon.outputs.iter().position(|o| Arc::ptr_eq(&canon.run[o.node as usize], &base.node) && o.out == base.out);
+    match at {
+        Some(k) => Ok(outputs[k].clone()),
+        None => storages(std::slice::from_ref(v)).map(|mut s| s.remove(0)),
+    }
+}
+
+/// A value that leaves an arena slice, because the plan overwrites it and someone still wants it.
+struct Move {
+    value: Value,
+    from: Storage,
+    to: Storage,
+}
+
+impl Move {
+    fn commit(self) {
+        if let NodeState::Done(storages) = &mut self.value.node.body().state {
+            storages[self.value.out as usize] = Some(self.to);
+        }
+    }
+}
+
+/// For every arena slice that the plan writes: if its present value is still wanted, it moves to a buffer of its own first.
+fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Result<Vec<Move>> {
+    let mut moves = Vec::new();
+    for k in 0..canon.outputs.len() {
+        let Place::Arena(leaf, slice) = canon.outputs[k].place else { continue };
+        let arena = arena_of(canon, leaf)?;
+        let Some(owner) = arena.owner(slice as usize) else { continue };
+        let from = arena.slice(slice as usize);
+        let lies_there = owner.storage().is_some_and(|s| s.buffer.id() == from.buffer.id() && s.offset == from.offset);
+        if !lies_there {
+            continue;
+        }
+        let as_leaf = canon.leaves.iter().position(|l| l.same(&owner));
+        let is_update = canon.nodes[canon.outputs[k].node as usize].op.arenas().is_some();
+        // An update is the last to run, so what else the plan reads of the slice comes before it. A gradient is written somewhere in the middle.
+        let read_here = as_leaf.is_some() && !is_update;
+        let slot = owner.slot();
+        let reads_here = canon.nodes.iter().flat_map(|n| &n.inputs).filter(|x| as_leaf.is_some_and(|l| x.src == canon::Src::Leaf(l as u32))).count() as u32;
+        let wanted = slot.handles.load(Relaxed) > 0 || slot.consumers.load(Relaxed) > reads_here;
+        if (wanted && !lost) || (read_here && !missed) {
+            let to = engine.device.alloc(from.bytes)?;
+            if let (Some(l), false) = (as_leaf, is_update) {
+                canon.leaf_storage[l] = to.clone();
+            }
+            moves.push(Move { value: owner, from, to });
+        }
+    }
+    Ok(moves)
+}
+
+fn arena_of(canon: &Canon, leaf: u32) -> Result<Arc<Arena>> {
+    canon.leaves[leaf as usize].node.arena.clone().ok_or_else(|| Error::internal("an update's arena input is not an arena"))
+}
+
+/// Buffers for the outputs.
+fn allocate(canon: &Canon, engine: &Engine) -> Result<Vec<Storage>> {
+    canon
+        .outputs
+        .iter()
+        .map(|o| match o.place {
+            Place::Pool => engine.device.alloc(canon.run[o.node as usize].outs[o.out as usize].meta.bytes()),
+            Place::Arena(leaf, slice) => Ok(arena_of(canon, leaf)?.slice(slice as usize)),
+        })
+        .collect()
+}
+
+/// The run's nodes become values: storages set, inputs let go, what backward will read kept. Gives what may be dropped once the lock is released.
+fn commit(canon: &Canon, outputs: &[Storage]) -> Vec<Value> {
+    let mut stored: HashMap<(u32, u8), Storage> = HashMap::new();
+    for (k, o) in canon.outputs.iter().enumerate() {
+        stored.insert((o.node, o.out), outputs[k].clone());
+        if let Place::Arena(leaf, slice) = o.place
+            && let Some(arena) = &canon.leaves[leaf as usize].node.arena
+        {
+            arena.set_owner(slice as usize, &Value::new(canon.run[o.node as usize].clone(), o.out as usize));
+        }
+    }
+    let mut ended = Vec::new();
+    for (i, node) in canon.run.iter().enumerate() {
+        let i = i as u32;
+        if node.is_source() && !stored.contains_key(&(i, 0)) {
+            continue;
+        }
+        let mut body = node.body();
+        body.state = NodeState::Done((0..node.outs.len()).map(|o| stored.get(&(i, o as u8)).cloned()).collect::<SmallVec<_>>());
+        release_consumers(&body.inputs);
+        if !canon.history[i as usize] {
+            body.history = false;
+            ended.extend(std::mem::take(&mut body.inputs));
+        }
+        drop(body);
+        node.retire();
+    }
+    // Only now that all storages are known: handles on what backward will read.
+    for (i, node) in canon.run.iter().enumerate().filter(|&(i, _)| canon.history[i]) {
+        let saves = node.op.saves();
+        let inputs = node.body().inputs.clone();
+        let mut kept: Vec<Tensor> = inputs.iter().enumerate().filter(|(n, _)| saves.inputs >> n & 1 == 1).map(|(_, v)| Tensor::of(v.clone())).collect();
+        // A node that held handles on its own outputs would keep itself alive for ever: these are counted, not held.
+        for o in (0..node.outs.len()).filter(|o| saves.outputs >> o & 1 == 1) {
+            node.outs[o].handles.fetch_add(1, Relaxed);
+        }
+        ended.extend(inputs);
+        std::mem::swap(&mut node.body().kept, &mut kept);
+        let _ = i;
+    }
+    ended
+}

@@ -1,0 +1,130 @@
+//! Groups to GPU launches.
+
+use super::super::canon::{Canon, Src};
+use super::super::fuse::Group;
+use super::super::plan::Fault;
+use super::launch::{LaunchCtx, Operand};
+use super::steps::{Load, Reg, Steps, Store};
+use super::{Slots, build_steps, copies_needed, label};
+use crate::device::{Caps, GpuProgram, Slot};
+use crate::error::Result;
+use crate::graph::memory;
+use crate::tensor::{Layout, Meta};
+use std::collections::HashMap;
+
+/// The program that computes `groups`, in order, with its temporaries placed.
+pub(crate) fn lower(canon: &Canon, groups: &[Group], caps: &Caps, fault: Option<Fault>) -> Result<GpuProgram> {
+    let mut slots = Slots::new(canon, groups);
+    let mut program = GpuProgram::default();
+    for group in groups {
+        let label = label(canon, group);
+        match group.root {
+            None => {
+                let steps = build_steps(canon, &slots, &group.rows, None, None);
+                let first = &canon.nodes[group.rows[0] as usize];
+                map(&mut program, &mut slots, caps, &label, &steps, first.outs[0].numel(), first.slot_base)?;
+            }
+            Some(root) => lower_root(canon, group, root, &label, &mut program, &mut slots, caps)?,
+        }
+    }
+    let uses: Vec<Vec<Slot>> = program.launches.iter().map(|l| l.bindings.iter().map(|b| b.slot).collect()).collect();
+    let placed = memory::place(&uses, &slots.temps, fault);
+    for launch in &mut program.launches {
+        for b in &mut launch.bindings {
+            b.slot = placed.slot(b.slot);
+        }
+    }
+    program.temporaries = placed.bytes;
+    Ok(program)
+}
+
+/// One kernel of rows alone.
+fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, steps: &Steps, numel: usize, slot_base: usize) -> Result<()> {
+    if numel == 0 || steps.stores.is_empty() {
+        return Ok(());
+    }
+    let none = crate::graph::Slots::none();
+    let alias = |s: Slot| slots.alias_class(s);
+    let mut ctx = LaunchCtx {
+        inputs: &[],
+        outputs: &[],
+        caps,
+        label,
+        slots: &none,
+        slot_base,
+        epilogue: Some(steps),
+        prologue: None,
+        program,
+        scratch: Vec::new(),
+        scratch_base: 0,
+        alias: &alias,
+    };
+    ctx.call("map")?.u32(numel).flops((numel * steps.steps.len()) as u64).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP))
+}
+
+/// Elements that one workgroup of the map shader covers.
+const MAP_GROUP: usize = 64;
+
+fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mut GpuProgram, slots: &mut Slots, caps: &Caps) -> Result<()> {
+    let node = &canon.nodes[root as usize];
+    let has_prologue = !group.prologue.is_empty();
+    let meta_of = |src: Src| -> Meta {
+        match src {
+            Src::Leaf(l) => canon.leaf_metas[l as usize],
+            Src::Node(m, o) => canon.nodes[m as usize].outs[o as usize],
+        }
+    };
+    let mut copied: HashMap<usize, Slot> = HashMap::new();
+    for n in copies_needed(canon, root, has_prologue) {
+        let x = &node.inputs[n];
+        let meta = Meta::new(meta_of(x.src).dtype, x.layout.shape);
+        let from = slots.of(x.src).expect("an operand of a kernel has a buffer");
+        let to = slots.temp(meta.bytes());
+        let steps = Steps {
+            loads: vec![Load { slot: from, dtype: meta.dtype, layout: x.layout, offset: x.offset }],
+            stores: vec![Store { reg: Reg::Load(0), slot: to, dtype: meta.dtype }],
+            ..Steps::default()
+        };
+        map(program, slots, caps, &format!("{label} (contiguous copy)"), &steps, meta.numel(), 0)?;
+        copied.insert(n, to);
+    }
+    let inputs: Vec<Operand> = node
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(n, x)| {
+            let meta = Meta::new(meta_of(x.src).dtype, x.layout.shape);
+            match copied.get(&n) {
+                Some(&slot) => Operand { slot, meta, layout: Layout::contiguous(meta.shape), offset: None, aligned: true },
+                None => {
+                    // With a prologue, input 0 has no buffer: its rows are the input.
+                    let slot = slots.of(x.src).unwrap_or(Slot::Errors);
+                    Operand { slot, meta, layout: x.layout, offset: Some(x.offset), aligned: x.aligned }
+                }
+            }
+        })
+        .collect();
+    let epilogue = (!group.rows.is_empty()).then(|| build_steps(canon, slots, &group.rows, Some(root), None));
+    let prologue = has_prologue.then(|| build_steps(canon, slots, &group.prologue, None, group.prologue.last().copied()));
+    let outputs: Vec<(Option<Slot>, Meta)> = node.outs.iter().enumerate().map(|(o, m)| (slots.of(Src::Node(root, o as u8)), *m)).collect();
+    let scratch_base = slots.temps.len();
+    let alias = |s: Slot| slots.alias_class(s);
+    let mut ctx = LaunchCtx {
+        inputs: &inputs,
+        outputs: &outputs,
+        caps,
+        label,
+        slots: &node.slots,
+        slot_base: node.slot_base,
+        epilogue: epilogue.as_ref(),
+        prologue: prologue.as_ref(),
+        program,
+        scratch: Vec::new(),
+        scratch_base,
+        alias: &alias,
+    };
+    node.op.gpu(&mut ctx)?;
+    let scratch = ctx.scratch;
+    slots.temps.extend(scratch);
+    Ok(())
+}

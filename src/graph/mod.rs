@@ -1,0 +1,29 @@
+//! The graph: handles, nodes, what is recorded and when it runs.
+//!
+//! A [`Tensor`] is a handle; what it names is an output of a node. Recording checks shapes and appends a node; nothing runs until a value is
+//! read, or until `flush` or an optimizer's step asks for everything that live handles still name. See `ARCHITECTURE.md`, "What the graph promises".
+
+mod arena;
+mod canon;
+mod engine;
+mod fuse;
+pub mod lower;
+mod memory;
+mod mode;
+mod node;
+mod op;
+mod plan;
+mod record;
+mod slots;
+mod tensor;
+
+pub(crate) use arena::Arena;
+pub use engine::{flush, plan_names};
+pub(crate) use engine::{Engine, execute};
+pub use lower::launch::{Call, LaunchCtx, Operand};
+pub(crate) use mode::{Phase, Scope};
+pub use mode::{PlanName, grad_enabled, no_grad, plan_name, with_grad_mode};
+pub(crate) use node::{GradSlot, Node, NodeState, Value, WeakValue};
+pub use op::{Arenas, Batched, Fuses, Key, Op, Saved, Saves};
+pub use slots::Slots;
+pub use tensor::{Element, Reading, Tensor};

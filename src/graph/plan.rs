@@ -1,0 +1,121 @@
+//! A plan: the program for one structure of graph, and where its outputs go.
+
+use super::canon::{Canon, CanonInput, Src};
+use super::fuse::{self, FuseLimits};
+use super::lower;
+use crate::device::{Device, Prepared, Program};
+use crate::error::Result;
+use std::sync::Arc;
+
+/// A fault planted in the planner on purpose: the random-graph test must find each. Never set outside tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Fault {
+    /// A value that is about to be overwritten in place is read as if it had a buffer of its own.
+    MissedAlias,
+    /// Temporaries are given up one launch early.
+    ShortLifetime,
+    /// A parameter's old value is overwritten without a copy, though a handle names it.
+    LostVersion,
+    /// Every node reads its data one slot further on.
+    WrongSlot,
+    /// A node that checkpointing records again is merged with the first one.
+    MergeAcrossScopes,
+}
+
+/// A program, and what it was called when it was built.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub name: String,
+    pub prepared: Prepared,
+}
+
+/// What shapes a plan besides its graph.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// Whether rows are fused; off for the definition and in tests that compare.
+    pub fuse: bool,
+    pub fault: Option<Fault>,
+}
+
+/// Schedule, fuse, place and compile.
+pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Policy) -> Result<Plan> {
+    merge_common(canon, policy.fault);
+    if policy.fault == Some(Fault::WrongSlot) {
+        let end = canon.data.len();
+        canon.nodes.iter_mut().filter(|n| n.slots.len() > 0).for_each(|n| n.slot_base = (n.slot_base + 1).min(end - n.slots.len()));
+    }
+    let program = match device {
+        Device::Cpu(cpu) => {
+            let fuse = policy.fuse && !cpu.definition;
+            let groups = fuse::fuse(canon, FuseLimits { rows: fuse, prologue: false, bindings: 8 });
+            Program::Host(lower::lower_host(canon, &groups, cpu.definition, policy.fault)?)
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let bindings = (gpu.caps.max_storage_bindings as usize).min(8);
+            let groups = fuse::fuse(canon, FuseLimits { rows: policy.fuse, prologue: policy.fuse, bindings });
+            Program::Gpu(lower::lower_gpu(canon, &groups, &gpu.caps, policy.fault)?)
+        }
+    };
+    Ok(Plan { name, prepared: device.prepare(program)? })
+}
+
+/// Let readers of a node that computes the same as an earlier one read the earlier one.
+fn merge_common(canon: &mut Canon, fault: Option<super::plan::Fault>) {
+    let same = fuse::common(canon, fault);
+    let redirect = |x: &mut CanonInput| {
+        if let Src::Node(m, o) = x.src {
+            x.src = Src::Node(same[m as usize], o);
+        }
+    };
+    canon.nodes.iter_mut().flat_map(|n| &mut n.inputs).for_each(redirect);
+    // A merged node that must be stored keeps its own kernel; one that nobody reads any more is dropped.
+    let mut wanted: Vec<bool> = vec![false; canon.nodes.len()];
+    canon.outputs.iter().for_each(|o| wanted[o.node as usize] = true);
+    for i in (0..canon.nodes.len()).rev() {
+        if wanted[i] {
+            for x in &canon.nodes[i].inputs {
+                if let Src::Node(m, _) = x.src {
+                    wanted[m as usize] = true;
+                }
+            }
+        }
+    }
+    canon.dead = wanted.iter().map(|w| !w).collect();
+}
+
+/// The plans of a device, least recently used first to go.
+#[derive(Debug, Default)]
+pub(crate) struct Plans {
+    plans: std::collections::HashMap<Box<[u64]>, (Arc<Plan>, u64)>,
+    clock: u64,
+}
+
+impl Plans {
+    /// How many plans are kept.
+    const LIMIT: usize = 128;
+
+    pub fn find(&mut self, key: &[u64]) -> Option<Arc<Plan>> {
+        self.clock += 1;
+        let (plan, used) = self.plans.get_mut(key)?;
+        *used = self.clock;
+        Some(plan.clone())
+    }
+
+    pub fn insert(&mut self, key: Vec<u64>, plan: Arc<Plan>) {
+        if self.plans.len() >= Self::LIMIT
+            && let Some(oldest) = self.plans.iter().min_by_key(|(_, (_, used))| *used).map(|(k, _)| k.clone())
+        {
+            self.plans.remove(&oldest);
+        }
+        self.plans.insert(key.into(), (plan, self.clock));
+    }
+
+    /// The names of the plans, in order of building.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.plans.values().map(|(p, used)| (*used, p.name.clone())).collect();
+        names.sort();
+        names.into_iter().map(|(_, n)| n).collect()
+    }
+}

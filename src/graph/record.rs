@@ -1,0 +1,230 @@
+//! Recording: the one function that makes nodes, and the books of what is pending on each thread.
+
+use super::engine::{self, Engine};
+use super::mode;
+use super::node::{Body, Node, NodeState, OutSlot, Value, next_id};
+use super::op::Op;
+use super::{GradSlot, Slots, Tensor};
+use crate::device::{Counters, Storage};
+use crate::env;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Layout, Meta};
+use smallvec::{SmallVec, smallvec};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, Weak};
+
+/// What one thread has recorded and not yet run. Other threads drop handles of it, so it is locked.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    /// Pending nodes that a live handle names, in order of recording.
+    live: Mutex<BTreeMap<u64, Weak<Node>>>,
+    /// Pending nodes in all, views and sources apart.
+    pending: AtomicUsize,
+    /// Bytes of their outputs.
+    bytes: AtomicUsize,
+}
+
+thread_local! {
+    static RECORDER: Arc<Recorder> = Arc::default();
+}
+
+pub(crate) fn recorder() -> Arc<Recorder> {
+    RECORDER.with(Arc::clone)
+}
+
+impl Recorder {
+    fn live(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Weak<Node>>> {
+        self.live.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// A handle names `node` now.
+    pub fn named(&self, node: &Arc<Node>) {
+        self.live().insert(node.id, Arc::downgrade(node));
+    }
+
+    /// No handle names it any more.
+    pub fn unnamed(&self, id: u64) {
+        self.live().remove(&id);
+    }
+
+    /// The pending nodes of an engine that live handles name.
+    pub fn live_nodes(&self, engine: &Arc<Engine>) -> Vec<Arc<Node>> {
+        self.live().values().filter_map(Weak::upgrade).filter(|n| Arc::ptr_eq(&n.engine, engine)).collect()
+    }
+
+    /// The same for all engines.
+    pub fn all_live(&self) -> Vec<Arc<Node>> {
+        self.live().values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn recorded(&self, node: &Node) {
+        self.pending.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes(node), Relaxed);
+    }
+
+    /// `node` is pending no longer.
+    pub fn forget(&self, node: &Node) {
+        self.live().remove(&node.id);
+        if !node.is_source() {
+            self.pending.fetch_sub(1, Relaxed);
+            self.bytes.fetch_sub(bytes(node), Relaxed);
+        }
+    }
+}
+
+fn bytes(node: &Node) -> usize {
+    node.outs.iter().map(|o| o.meta.bytes()).sum()
+}
+
+impl Tensor {
+    /// Record `op` over `inputs`: the fallible door through which every operation goes.
+    pub fn try_apply(op: impl Op, slots: Slots, inputs: &[&Tensor]) -> Result<SmallVec<[Tensor; 1]>> {
+        Self::try_apply_arc(Arc::new(op), slots, inputs, None)
+    }
+
+    /// The same for an op without inputs, on a device.
+    pub(crate) fn try_source(op: impl Op, slots: Slots, engine: &Arc<Engine>) -> Result<Tensor> {
+        let mut outs = Self::try_apply_arc(Arc::new(op), slots, &[], Some(engine))?;
+        Ok(outs.remove(0))
+    }
+
+    /// Record an op that gives one output.
+    pub fn try_apply1(op: impl Op, slots: Slots, inputs: &[&Tensor]) -> Result<Tensor> {
+        Ok(Self::try_apply(op, slots, inputs)?.remove(0))
+    }
+
+    /// Record an op that gives one output, and panic at the caller's line where it is misused.
+    #[track_caller]
+    pub fn apply1(op: impl Op, slots: Slots, inputs: &[&Tensor]) -> Tensor {
+        Self::try_apply1(op, slots, inputs).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    pub(crate) fn try_apply_arc(op: Arc<dyn Op>, slots: Slots, inputs: &[&Tensor], engine: Option<&Arc<Engine>>) -> Result<SmallVec<[Tensor; 1]>> {
+        let engine = match (inputs.first(), engine) {
+            (Some(first), _) => &first.value().node.engine,
+            (None, Some(engine)) => engine,
+            (None, None) => return Err(Error::internal(format!("{}: an op without inputs needs a device", op.name()))),
+        };
+        for t in inputs {
+            let other = &t.value().node.engine;
+            if !Arc::ptr_eq(other, engine) {
+                let (a, b) = (engine.device.short_name(), other.device.short_name());
+                return Err(Error::device(format!("{}: inputs are on different devices: {a} and {b}", op.name())).help("move one with to_device"));
+            }
+        }
+        let metas: SmallVec<[Meta; 4]> = inputs.iter().map(|t| *t.meta()).collect();
+        let outs = op.infer(&slots, &metas)?;
+        if engine.device.is_gpu() && outs.iter().any(|m| m.dtype == DType::F64) {
+            return Err(Error::shape(format!("{}: f64 is not available on a GPU", op.name())).help("use to_dtype(DType::F32), or the CPU backend"));
+        }
+        let recorder = recorder();
+        for t in inputs {
+            engine::settle_foreign(t.value(), &recorder)?;
+        }
+        let requires_grad = mode::grad_enabled() && op.differentiable() && inputs.iter().any(|t| t.value().carries_grad());
+        let view = match inputs {
+            [input] => {
+                let (base, layout) = input.value().resolve();
+                op.view(&slots, &layout).map(|l| (base.clone(), l))
+            }
+            _ => None,
+        };
+        let values: SmallVec<[Value; 3]> = inputs.iter().map(|t| t.value().clone()).collect();
+        let is_view = view.is_some();
+        let node = Arc::new(Node {
+            id: next_id(),
+            op,
+            slots,
+            engine: engine.clone(),
+            recorder,
+            scope: mode::scope(),
+            phase: mode::phase(),
+            requires_grad,
+            grad: None,
+            arena: None,
+            outs: outs.into_iter().map(|meta| OutSlot { meta, handles: AtomicU32::new(0), consumers: AtomicU32::new(0) }).collect(),
+            view,
+            body: Mutex::new(Body {
+                state: NodeState::Pending,
+                // A view without history needs its base only.
+                inputs: if is_view && !requires_grad { SmallVec::new() } else { values },
+                kept: Vec::new(),
+                history: requires_grad,
+            }),
+        });
+        Counters::add(&node.engine.device.counter_cells().nodes, 1);
+        if !is_view {
+            for v in &node.body().inputs {
+                v.base().slot().consumers.fetch_add(1, Relaxed);
+            }
+            if !node.is_source() {
+                node.recorder.recorded(&node);
+            }
+        }
+        let outs = (0..node.outs.len()).map(|i| Tensor::of(Value::new(node.clone(), i))).collect();
+        cut_if_long(&node)?;
+        Ok(outs)
+    }
+
+    /// A leaf: a value that exists.
+    pub(crate) fn leaf(meta: Meta, storage: Storage, engine: &Arc<Engine>, grad: Option<Arc<GradSlot>>) -> Tensor {
+        Tensor::of(Value::new(leaf_node(meta, storage, engine, grad, None), 0))
+    }
+}
+
+pub(crate) fn leaf_node(meta: Meta, storage: Storage, engine: &Arc<Engine>, grad: Option<Arc<GradSlot>>, arena: Option<Arc<super::Arena>>) -> Arc<Node> {
+    Arc::new(Node {
+        id: next_id(),
+        op: Arc::new(Leaf),
+        slots: Slots::none(),
+        engine: engine.clone(),
+        recorder: recorder(),
+        scope: 0,
+        phase: mode::Phase::Forward,
+        requires_grad: grad.is_some(),
+        grad,
+        arena,
+        outs: smallvec![OutSlot { meta, handles: AtomicU32::new(0), consumers: AtomicU32::new(0) }],
+        view: None,
+        body: Mutex::new(Body { state: NodeState::Done(smallvec![Some(storage)]), inputs: SmallVec::new(), kept: Vec::new(), history: false }),
+    })
+}
+
+impl Value {
+    /// Whether a result computed from this value can be differentiated: it leads to a leaf, and no backward has consumed the way there.
+    pub fn carries_grad(&self) -> bool {
+        self.node.grad.is_some() || (self.node.requires_grad && self.node.body().history)
+    }
+}
+
+/// A pending graph above WGRAD_MAX_PENDING nodes (or bytes) is run. Counted, never timed: the cuts are the same in every run.
+fn cut_if_long(node: &Arc<Node>) -> Result<()> {
+    let nodes = node.recorder.pending.load(Relaxed);
+    if nodes >= env::max_pending() || node.recorder.bytes.load(Relaxed) >= env::max_pending_bytes() {
+        return engine::flush(&node.engine.device);
+    }
+    Ok(())
+}
+
+/// The op of leaves: it never runs.
+#[derive(Debug)]
+pub(crate) struct Leaf;
+
+impl Op for Leaf {
+    fn name(&self) -> &'static str {
+        "leaf"
+    }
+    fn infer(&self, _: &Slots, _: &[Meta]) -> Result<Vec<Meta>> {
+        Err(Error::internal("leaf: is not recorded"))
+    }
+    fn view(&self, _: &Slots, _: &Layout) -> Option<Layout> {
+        None
+    }
+    fn cpu(&self, _: &Slots, _: &[crate::device::cpu::CpuView<'_>], _: &mut [crate::device::cpu::CpuViewMut<'_>]) -> Result<()> {
+        Err(Error::internal("leaf: does not run"))
+    }
+    fn gpu(&self, _: &mut super::LaunchCtx<'_>) -> Result<()> {
+        Err(Error::internal("leaf: does not run"))
+    }
+}
