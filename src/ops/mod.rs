@@ -1,0 +1,28 @@
+//! The operations: one row or one file each, with their `Tensor` methods.
+
+mod create;
+mod row_op;
+pub mod rows;
+mod table;
+mod view;
+
+pub use create::Generator;
+pub(crate) use row_op::RowOp;
+pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
+pub(crate) use view::{contiguous_copy, detach};
+
+/// One word declares the module and registers its operations: a forgotten one does not compile.
+macro_rules! ops {
+    ($($module:ident),* $(,)?) => {
+        $(mod $module;)*
+
+        /// Every operation that is not a row; rows are in [`rows::all`].
+        pub fn all() -> Vec<&'static OpEntry> {
+            let mut entries: Vec<&'static OpEntry> = view::OPS.iter().collect();
+            $(entries.extend($module::OPS);)*
+            entries
+        }
+    };
+}
+
+ops! {}
