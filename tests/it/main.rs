@@ -1,1 +1,4 @@
+//! The one integration binary: each area is a module.
 
+#[cfg(feature = "gpu")]
+mod gpu_device;
