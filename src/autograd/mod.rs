@@ -7,5 +7,3 @@ mod vmap;
 
 pub use backward::{GradOptions, grad, grad_with};
 pub use checkpoint::checkpoint;
-pub use gradcheck::{GradCheck, gradcheck};
-pub use vmap::{vmap, vmap_seeded};

@@ -5,8 +5,11 @@ pub mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod launch;
+mod run;
 mod select;
 
+pub(crate) use run::{Prepared, Program};
+pub use run::Readback;
 pub use counters::{CounterValues, Counters};
 pub use launch::{Access, Binding, Check, GpuProgram, HostOperand, HostProgram, HostStep, HostWork, Launch, Slot, Word};
 

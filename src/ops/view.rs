@@ -137,7 +137,12 @@ impl Op for View {
 
 /// The same values in a buffer of their own, row-major.
 pub(crate) fn contiguous_copy(t: &Tensor) -> Result<Tensor> {
-    let name = match t.dtype() {
+    cast(t, t.dtype())
+}
+
+/// The same values as `dtype`, in a buffer of their own.
+pub(super) fn cast(t: &Tensor, dtype: DType) -> Result<Tensor> {
+    let name = match dtype {
         DType::F32 => "to_f32",
         DType::F64 => "to_f64",
         DType::I32 => "to_i32",
@@ -278,6 +283,11 @@ impl Tensor {
             }
             Tensor::try_apply1(View::Flip(d), Slots::none(), &[self])
         }))
+    }
+
+    /// [`Tensor::to_dtype`], or an error where the device lacks the type.
+    pub fn try_to_dtype(&self, dtype: DType) -> Result<Tensor> {
+        if self.dtype() == dtype { Ok(self.clone()) } else { cast(self, dtype) }
     }
 
     /// The same values, their elements in row-major order in memory: this tensor itself where they are.

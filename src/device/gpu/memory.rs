@@ -80,7 +80,7 @@ impl GpuBuffer {
         self.size
     }
 
-    pub(super) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.raw().id
     }
 
