@@ -18,6 +18,7 @@ pub mod graph;
 pub mod ops;
 
 pub mod nn;
+pub mod optim;
 
 pub use device::Device;
 pub use error::{Error, ErrorKind, Result};

@@ -98,6 +98,15 @@ impl Device {
         }
     }
 
+    /// Bytes that one binding may cover; on the CPU, no limit that matters.
+    pub(crate) fn max_binding_bytes(&self) -> usize {
+        match self {
+            Device::Cpu(_) => usize::MAX / 2,
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => usize::try_from(gpu.caps().max_binding_bytes).unwrap_or(usize::MAX / 2),
+        }
+    }
+
     /// Whether its programs are WGSL kernels.
     pub fn is_gpu(&self) -> bool {
         self.kind().is_some()
