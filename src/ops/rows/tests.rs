@@ -75,6 +75,42 @@ fn slope_rows_are_the_slopes_of_their_rows() {
     }
 }
 
+/// The same for slopes that are tensor expressions, run in f64.
+#[test]
+fn slope_expressions_are_the_slopes_of_their_rows() {
+    let (h, device) = (1e-5, crate::Device::cpu().unwrap());
+    for r in all().filter(|r| r.ints == 0) {
+        for p in r.samples {
+            let xs = points(r, 50);
+            let tensor = |f: &dyn Fn(&[f64]) -> f64| {
+                let values: Vec<f64> = xs.iter().map(|x| f(x)).collect();
+                Tensor::new(values, [xs.len()], &device).unwrap()
+            };
+            for k in 0..r.arity {
+                let Slope::Grad(uses, f) = r.slopes[k] else { continue };
+                // What is not named is not there: using it fails the test.
+                let inputs: Vec<Option<Tensor>> = (0..r.arity)
+                    .map(|j| {
+                        let t = tensor(&|x| x[j]);
+                        let t = if r.sig == Sig::Select && j == 0 { t.to_dtype(DType::Bool) } else { t };
+                        uses.contains(["x", "y", "z"][j]).then_some(t)
+                    })
+                    .collect();
+                let output = uses.contains('o').then(|| tensor(&|x| value(r, x, p)));
+                let grad = tensor(&|_| 0.75);
+                let got = f(&RowGrad { grad: &grad, inputs: &inputs, output: output.as_ref(), floats: p }).to_vec::<f64>().unwrap();
+                for (x, got) in xs.iter().zip(got) {
+                    let (mut a, mut b) = (x.clone(), x.clone());
+                    a[k] -= h;
+                    b[k] += h;
+                    let want = 0.75 * (value(r, &b, p) - value(r, &a, p)) / (2.0 * h);
+                    assert!((got - want).abs() < 1e-6 * want.abs().max(1.0), "{} at {x:?} {p:?} by input {k}: gradient {got}, differences {want}", r.name);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn blocks_agree_with_their_definitions() {
     for r in all() {
