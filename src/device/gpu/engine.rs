@@ -78,11 +78,11 @@ impl Gpu {
             for (n, end) in parts.iter().copied().enumerate() {
                 let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 if n == 0 {
-                    if let Some(poison) = &poison {
-                        encode_poison(&mut encoder, poison, &run);
-                    }
                     for (from, to) in copies.iter().filter(|(from, _)| from.bytes > 0) {
                         copy(&mut encoder, from, to);
+                    }
+                    if let Some(poison) = &poison {
+                        encode_poison(&mut encoder, poison, &run, &copies);
                     }
                 }
                 if end > start {
@@ -269,9 +269,10 @@ fn dispatch(pass: &mut wgpu::ComputePass<'_>, step: &Step, group: &wgpu::BindGro
     pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
 }
 
-/// Fill what holds no value yet. An output that is updated in place is a leaf, too, and holds one.
-fn encode_poison(encoder: &mut wgpu::CommandEncoder, poison: &GpuBuffer, run: &Run<'_>) {
-    let fresh = run.outputs.iter().filter(|o| !run.leaves.iter().any(|l| overlap(l, o))).copied();
+/// Fill what holds no value yet. An output that is updated in place is a leaf, too, and holds one; so does what was just copied to.
+fn encode_poison(encoder: &mut wgpu::CommandEncoder, poison: &GpuBuffer, run: &Run<'_>, copies: &[(Bound<'_>, Bound<'_>)]) {
+    let live = |o: &Bound<'_>| run.leaves.iter().chain(copies.iter().map(|(_, to)| to)).any(|l| overlap(l, o));
+    let fresh = run.outputs.iter().filter(|o| !live(o)).copied();
     let temporaries = run.program.temporaries.iter().map(|(buffer, bytes)| Bound { buffer, offset: 0, bytes: *bytes });
     for to in fresh.chain(temporaries) {
         let mut done = 0;
