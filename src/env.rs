@@ -1,6 +1,7 @@
 //! Every environment flag of the library: one table of name, default and meaning, and the only place that reads them.
 
 use crate::error::{Error, Result, nearest};
+use std::sync::OnceLock;
 
 /// What values a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub static FLAGS: &[Flag] = &[
     ),
     row("WGRAD_DEBUG", Kind::Number(4), "0", "what to tell on standard error: 1 devices, 2 launches, 3 plans, 4 WGSL"),
     row("WGRAD_MAX_PENDING", Kind::Number(u64::MAX), "20000", "pending nodes above which a graph is executed without being asked for"),
+    row("WGRAD_MAX_PENDING_BYTES", Kind::Bytes, "16G", "bytes of pending nodes' values above which a graph is executed"),
     row("WGRAD_SUBMIT_MS", Kind::Number(u64::MAX), "250", "device time in ms above which a step on a hardware GPU is split into several submits"),
     row("WGRAD_POISON", Kind::Switch, "0", "fill memory without a value with NaN before each run"),
     row("WGRAD_VALIDATE", Kind::Switch, "0", "create our own shaders with all checks, as a user's are"),
@@ -67,6 +69,23 @@ pub fn number(name: &str) -> Result<u64> {
 pub fn text(name: &str) -> Result<Option<String>> {
     let (_, value) = value(name)?;
     Ok(Some(value).filter(|v| !v.is_empty()))
+}
+
+/// WGRAD_MAX_PENDING, read once: it is asked for at every node.
+pub(crate) fn max_pending() -> Result<usize> {
+    static VALUE: OnceLock<Result<usize>> = OnceLock::new();
+    VALUE.get_or_init(|| number("WGRAD_MAX_PENDING").map(saturate)).clone()
+}
+
+/// WGRAD_MAX_PENDING_BYTES, read once.
+pub(crate) fn max_pending_bytes() -> Result<usize> {
+    static VALUE: OnceLock<Result<usize>> = OnceLock::new();
+    VALUE.get_or_init(|| number("WGRAD_MAX_PENDING_BYTES").map(saturate)).clone()
+}
+
+/// A limit above what this machine can count is no limit.
+fn saturate(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
 }
 
 /// Check every variable that is set: an error for a `WGRAD_*` that the table does not have, and for a value that its flag does not take.

@@ -1,1 +1,28 @@
+//! A training engine whose kernels are WGSL compute shaders.
+//!
+//! Modules stand in reading order, which is the order of dependency: a module uses only what stands before it.
+#![warn(missing_docs)]
 
+pub mod env;
+pub mod error;
+pub mod rng;
+pub mod tensor;
+
+pub mod format;
+pub mod kernel;
+
+pub mod device;
+
+pub mod autograd;
+pub mod graph;
+pub mod ops;
+
+pub mod nn;
+
+pub use device::Device;
+pub use error::{Error, ErrorKind, Result};
+pub use graph::{Tensor, no_grad};
+pub use ops::Generator;
+pub use tensor::{DType, Data, Shape};
+#[cfg(feature = "gpu")]
+pub use wgpu;

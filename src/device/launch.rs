@@ -17,7 +17,7 @@ pub enum Slot {
     Output(usize),
     /// The n-th temporary of the program: placed by lifetime, without a value between runs.
     Temp(usize),
-    /// The device's error words (GPU only): one `atomic<u32>` a check.
+    /// The program's error words (GPU only): one `atomic<u32>` a check, the n-th at index n.
     Errors,
 }
 
@@ -97,8 +97,7 @@ pub struct GpuProgram {
     pub launches: Vec<Launch>,
     /// Bytes of each temporary.
     pub temporaries: Vec<usize>,
-    /// Checks; the n-th uses the word `first + n` of [`Slot::Errors`], where `first` is given when the program is prepared
-    /// and arrives through `data[check_base]`.
+    /// Checks; the n-th uses word n of [`Slot::Errors`].
     pub checks: Vec<Check>,
     /// Launch index at which each segment after the first begins, with its name.
     pub segments: Vec<(usize, &'static str)>,

@@ -1,11 +1,15 @@
 //! Devices: the CPU backend and the adapters that wgpu offers, behind one type.
 
-pub mod cpu;
 mod counters;
+pub mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod launch;
+mod run;
+mod select;
 
+pub(crate) use run::{Prepared, Program};
+pub use run::Readback;
 pub use counters::{CounterValues, Counters};
 pub use launch::{Access, Binding, Check, GpuProgram, HostOperand, HostProgram, HostStep, HostWork, Launch, Slot, Word};
 
@@ -75,6 +79,115 @@ pub enum Device {
     Gpu(std::sync::Arc<gpu::Gpu>),
 }
 
+impl Device {
+    /// The device's number, unique in the process.
+    pub fn id(&self) -> u64 {
+        match self {
+            Device::Cpu(cpu) => cpu.id,
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu.id(),
+        }
+    }
+
+    /// Hardware or software; `None` for the CPU backend.
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Device::Cpu(_) => None,
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => Some(gpu.caps().kind),
+        }
+    }
+
+    /// Whether its programs are WGSL kernels.
+    pub fn is_gpu(&self) -> bool {
+        self.kind().is_some()
+    }
+
+    /// One word: `cpu`, or the adapter's short name (`llvmpipe`).
+    pub fn short_name(&self) -> String {
+        match self {
+            Device::Cpu(_) => "cpu".to_string(),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu.info().short_name(),
+        }
+    }
+
+    /// One line: name, backend and driver, or the number of threads.
+    pub fn description(&self) -> String {
+        match self {
+            Device::Cpu(cpu) => {
+                let n = cpu.threads.count();
+                format!("cpu ({n} thread{}{})", if n == 1 { "" } else { "s" }, if cpu.definition { ", definition" } else { "" })
+            }
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu.info().description(),
+        }
+    }
+
+    /// The running totals, to count in.
+    pub(crate) fn count(&self) -> &Counters {
+        match self {
+            Device::Cpu(cpu) => &cpu.counters,
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => &gpu.counters,
+        }
+    }
+
+    /// What the device did so far.
+    pub fn counters(&self) -> CounterValues {
+        self.count().read()
+    }
+
+    /// Start `bytes_peak` anew from what is in use now.
+    pub fn reset_peak(&self) {
+        self.count().reset_peak();
+    }
+
+    /// Refuse to hold more than this many bytes: an allocation beyond is an error, and the process goes on.
+    pub fn set_memory_cap(&self, bytes: u64) {
+        match self {
+            Device::Cpu(cpu) => cpu.set_cap(bytes),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu.set_cap(bytes),
+        }
+    }
+
+    /// The cap in bytes, where there is one.
+    pub fn memory_cap(&self) -> Option<u64> {
+        let cap = match self {
+            Device::Cpu(cpu) => cpu.cap.load(std::sync::atomic::Ordering::Relaxed),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu.cap(),
+        };
+        Some(cap).filter(|c| *c != u64::MAX)
+    }
+
+    /// Memory in words: in use, the peak, reserved, the cap.
+    pub fn memory_report(&self) -> String {
+        let c = self.counters();
+        let cap = self.memory_cap().map_or("none".to_string(), human);
+        let [used, peak, reserved] = [c.bytes_in_use, c.bytes_peak, c.bytes_reserved].map(human);
+        format!("{}: {used} in use (peak {peak}), {reserved} reserved, cap {cap}", self.short_name())
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Device) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for Device {}
+
+/// Bytes as a reader likes them.
+pub(crate) fn human(bytes: u64) -> String {
+    match bytes {
+        0..=9_999 => format!("{bytes} bytes"),
+        10_000..=10_485_759 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1048576.0),
+    }
+}
+
 /// A buffer of a device; given back to the device's pool when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub enum Buffer {
@@ -94,4 +207,24 @@ pub struct Storage {
     pub offset: usize,
     /// Number of bytes, a multiple of 4.
     pub bytes: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_read_well() {
+        assert_eq!(human(512), "512 bytes");
+        assert_eq!(human(12 << 20), "12.0 MiB");
+    }
+
+    #[test]
+    fn devices_are_equal_by_identity() {
+        let (a, b) = (Device::cpu_with(1, false).unwrap(), Device::cpu_with(1, false).unwrap());
+        assert!(a == a.clone() && a != b);
+        assert_eq!(a.short_name(), "cpu");
+        assert_eq!(a.description(), "cpu (1 thread)");
+        assert!(a.memory_report().starts_with("cpu: 0 bytes in use"), "{}", a.memory_report());
+    }
 }

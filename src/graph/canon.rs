@@ -1,7 +1,6 @@
 //! The canonical form of what is about to run: which nodes, in which order, and the two parts of them that matter. The KEY is structure, by which plans are
 //! cached; the DATA is floats, positions and seeds, which every run brings anew.
 
-use super::engine::Engine;
 use super::mode::Phase;
 use super::node::{Node, NodeState, Value};
 use super::op::{Key, Op};
@@ -79,6 +78,8 @@ pub(crate) struct Canon {
     pub run: Vec<Arc<Node>>,
     pub leaves: Vec<Value>,
     pub leaf_storage: Vec<Storage>,
+    /// Nodes whose value nobody reads once equal nodes are merged; filled in when a plan is built.
+    pub dead: Vec<bool>,
     /// Nodes whose history stays after this run: backward may walk them later.
     pub history: Vec<bool>,
 }
@@ -114,7 +115,7 @@ struct Builder {
 }
 
 /// Bring `run` (from [`needed`]) into canonical form. `targets` are stored, and with them whatever else stays wanted.
-pub(crate) fn canonicalize(run: Vec<Arc<Node>>, targets: &[Value], _engine: &Engine) -> Result<Canon> {
+pub(crate) fn canonicalize(run: Vec<Arc<Node>>, targets: &[Value]) -> Result<Canon> {
     let local: HashMap<*const Node, u32> = run.iter().enumerate().map(|(i, n)| (Arc::as_ptr(n), i as u32)).collect();
     let canon = Canon {
         nodes: Vec::with_capacity(run.len()),
@@ -126,6 +127,7 @@ pub(crate) fn canonicalize(run: Vec<Arc<Node>>, targets: &[Value], _engine: &Eng
         run,
         leaves: Vec::new(),
         leaf_storage: Vec::new(),
+        dead: Vec::new(),
         history: Vec::new(),
     };
     let mut b = Builder { local, leaf_index: HashMap::new(), buffers: HashMap::new(), scopes: HashMap::new(), canon };
@@ -237,13 +239,17 @@ impl Builder {
         }
         self.canon.history = self.live_history(&store);
         for (i, node) in run.iter().enumerate().filter(|&(i, _)| self.canon.history[i]) {
+            // A checkpointed node is recorded again by backward: it keeps what comes from outside its scope, and nothing else.
+            let again = node.scope != 0;
             let saves = node.op.saves();
-            store[i] |= saves.outputs;
-            for (n, input) in self.canon.nodes[i].inputs.iter().enumerate().filter(|(n, _)| saves.inputs >> n & 1 == 1) {
-                let _ = n;
-                if let Src::Node(m, o) = input.src
-                    && !self.canon.nodes[m as usize].source
-                {
+            if !again {
+                store[i] |= saves.outputs;
+            }
+            for (n, input) in self.canon.nodes[i].inputs.iter().enumerate() {
+                let Src::Node(m, o) = input.src else { continue };
+                let from = &self.canon.nodes[m as usize];
+                let keep = if again { from.scope != self.canon.nodes[i].scope } else { saves.inputs >> n & 1 == 1 };
+                if keep && !from.source {
                     store[m as usize] |= 1 << o;
                 }
             }

@@ -232,17 +232,13 @@ fn commit(canon: &Canon, outputs: &[Storage]) -> Vec<Value> {
         node.retire();
     }
     // Only now that all storages are known: handles on what backward will read.
-    for (i, node) in canon.run.iter().enumerate().filter(|&(i, _)| canon.history[i]) {
+    for (_, node) in canon.run.iter().enumerate().filter(|&(i, _)| canon.history[i]) {
         let saves = node.op.saves();
         let inputs = node.body().inputs.clone();
-        let mut kept: Vec<Tensor> = inputs.iter().enumerate().filter(|(n, _)| saves.inputs >> n & 1 == 1).map(|(_, v)| Tensor::of(v.clone())).collect();
-        // A node that held handles on its own outputs would keep itself alive for ever: these are counted, not held.
-        for o in (0..node.outs.len()).filter(|o| saves.outputs >> o & 1 == 1) {
-            node.outs[o].handles.fetch_add(1, Relaxed);
-        }
+        let keep = |n: usize, v: &Value| if node.scope != 0 { v.base().node.scope != node.scope } else { saves.inputs >> n & 1 == 1 };
+        let mut kept: Vec<Tensor> = inputs.iter().enumerate().filter(|&(n, v)| keep(n, v)).map(|(_, v)| Tensor::of(v.clone())).collect();
         ended.extend(inputs);
         std::mem::swap(&mut node.body().kept, &mut kept);
-        let _ = i;
     }
     ended
 }

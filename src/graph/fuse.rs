@@ -101,7 +101,7 @@ struct Fuser<'a> {
 pub(crate) fn fuse(canon: &Canon, limits: FuseLimits) -> Vec<Group> {
     let n = canon.nodes.len();
     let mut readers: Vec<SmallVec<[u32; 1]>> = canon.nodes.iter().map(|x| SmallVec::from_elem(0, x.outs.len())).collect();
-    for node in &canon.nodes {
+    for (_, node) in canon.nodes.iter().enumerate().filter(|&(i, _)| !canon.dead[i]) {
         for i in &node.inputs {
             if let Src::Node(m, o) = i.src {
                 readers[m as usize][o as usize] += 1;
@@ -125,7 +125,7 @@ pub(crate) fn fuse(canon: &Canon, limits: FuseLimits) -> Vec<Group> {
             alone,
             materialized: materialized.clone(),
         };
-        for i in 0..n as u32 {
+        for i in (0..n as u32).filter(|&i| !canon.dead[i as usize]) {
             f.place(i);
         }
         let cuts = f.overflows();
@@ -142,7 +142,7 @@ pub(crate) fn fuse(canon: &Canon, limits: FuseLimits) -> Vec<Group> {
 /// through (a constant looks the same through any).
 fn materialized_sources(canon: &Canon, stored: &[u64]) -> Vec<bool> {
     let mut out: Vec<bool> = canon.nodes.iter().zip(stored).map(|(n, &s)| n.source && s != 0).collect();
-    for node in &canon.nodes {
+    for (_, node) in canon.nodes.iter().enumerate().filter(|&(i, _)| !canon.dead[i]) {
         for x in &node.inputs {
             if let Src::Node(m, _) = x.src
                 && canon.nodes[m as usize].source

@@ -1,6 +1,6 @@
 //! The trait that every operation implements, and what its methods are given.
 
-use super::lower::LaunchCtx;
+use super::lower::launch::LaunchCtx;
 use super::{Slots, Tensor};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};

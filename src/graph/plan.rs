@@ -53,9 +53,9 @@ pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Po
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let bindings = (gpu.caps.max_storage_bindings as usize).min(8);
+            let bindings = (gpu.caps().max_storage_bindings as usize).min(8);
             let groups = fuse::fuse(canon, FuseLimits { rows: policy.fuse, prologue: policy.fuse, bindings });
-            Program::Gpu(lower::lower_gpu(canon, &groups, &gpu.caps, policy.fault)?)
+            Program::Gpu(lower::lower_gpu(canon, &groups, gpu.caps(), policy.fault)?)
         }
     };
     Ok(Plan { name, prepared: device.prepare(program)? })

@@ -201,7 +201,7 @@ impl Value {
 /// A pending graph above WGRAD_MAX_PENDING nodes (or bytes) is run. Counted, never timed: the cuts are the same in every run.
 fn cut_if_long(node: &Arc<Node>) -> Result<()> {
     let nodes = node.recorder.pending.load(Relaxed);
-    if nodes >= env::max_pending() || node.recorder.bytes.load(Relaxed) >= env::max_pending_bytes() {
+    if nodes >= env::max_pending()? || node.recorder.bytes.load(Relaxed) >= env::max_pending_bytes()? {
         return engine::flush(&node.engine.device);
     }
     Ok(())

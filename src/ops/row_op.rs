@@ -154,7 +154,8 @@ impl Tensor {
     ///
     /// # Errors
     /// Shapes that do not broadcast, element types that the row does not take.
-    pub fn apply_row(row: &'static Row, floats: &[f64], inputs: &[&Tensor]) -> Result<Tensor> {
+    pub fn apply_row(row: impl AsRow, floats: &[f64], inputs: &[&Tensor]) -> Result<Tensor> {
+        let row = row.as_row();
         let mut shape: Shape = *inputs[0].shape();
         for t in &inputs[1..] {
             shape = broadcast(&shape, t.shape()).ok_or_else(|| {
@@ -164,5 +165,23 @@ impl Tensor {
         }
         let wide: Vec<Tensor> = inputs.iter().map(|t| if *t.shape() == shape { Ok((*t).clone()) } else { t.try_expand(shape) }).collect::<Result<_>>()?;
         Tensor::try_apply1(RowOp { row, source: None }, Slots::floats(floats), &wide.iter().collect::<Vec<_>>())
+    }
+}
+
+/// A row, or the name of one.
+pub trait AsRow {
+    /// The row.
+    fn as_row(self) -> &'static Row;
+}
+
+impl AsRow for &'static Row {
+    fn as_row(self) -> &'static Row {
+        self
+    }
+}
+
+impl AsRow for &str {
+    fn as_row(self) -> &'static Row {
+        row(self)
     }
 }

@@ -334,6 +334,7 @@ mod tests {
         let cpu = cpu();
         let y = storage(&cpu, &[0.0; 2]);
         let mut program = cpu.prepare(HostProgram { steps: vec![step(Nothing, vec![], Slot::Output(0))], ..Default::default() }).unwrap();
+        program.poison = false;
         cpu.run(&program, &[], &[], std::slice::from_ref(&y), &[]).unwrap();
         assert_eq!(values(&cpu, &y), [0.0; 2]);
         program.poison = true;
@@ -354,6 +355,27 @@ mod tests {
         cpu.run(&good, &[1f64.to_bits()], &[], std::slice::from_ref(&y), &[]).unwrap();
         assert_eq!(values(&cpu, &y), [1.0; 2]);
         assert_eq!(cpu.counters.read().bytes_in_use, 8);
+    }
+
+    #[test]
+    fn two_threads_share_a_device() {
+        let cpu = cpu();
+        let steps = vec![
+            step(Add, vec![operand(Slot::Leaf(0), 2, 1)], Slot::Temp(0)),
+            step(Add, vec![operand(Slot::Temp(0), 2, 1), operand(Slot::Leaf(0), 2, 1)], Slot::Output(0)),
+        ];
+        let program = cpu.prepare(HostProgram { steps, temporaries: vec![8], segments: vec![] }).unwrap();
+        let work = |start: f32| {
+            for i in 0..300 {
+                let x = start + i as f32;
+                let (leaf, out) = (storage(&cpu, &[x, -x]), storage(&cpu, &[0.0; 2]));
+                cpu.run(&program, &[0, 0], std::slice::from_ref(&leaf), std::slice::from_ref(&out), &[]).unwrap();
+                assert_eq!(values(&cpu, &out), [2.0 * x, -2.0 * x]);
+            }
+        };
+        std::thread::scope(|s| [1.0, 1000.0].map(|start| s.spawn(move || work(start))).map(|t| t.join().unwrap()));
+        let now = cpu.counters.read();
+        assert!(now.create_buffer <= 5 && now.bytes_in_use == 0 && now.submits == 600, "{now:?}");
     }
 
     #[test]

@@ -3,16 +3,23 @@
 //!
 //! Adding a unary op = one entry in [`rows!`] of the fitting file, and its one-line `Tensor` method.
 
+mod activation;
 mod float;
+mod methods;
 mod number;
 mod random;
 mod real;
 mod select;
+mod single;
+#[cfg(test)]
+mod tests;
 
 pub use real::Real;
 
 use crate::graph::Tensor;
 use crate::tensor::DType;
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 /// One elementwise operation.
 pub struct Row {
@@ -182,7 +189,7 @@ pub(crate) use rows;
 
 /// All rows.
 pub fn all() -> impl Iterator<Item = &'static Row> {
-    [float::TABLE, number::TABLE, select::TABLE, random::TABLE].into_iter().flatten()
+    [number::TABLE, float::TABLE, activation::TABLE, select::TABLE, random::TABLE].into_iter().flatten()
 }
 
 /// The row of that name.
@@ -190,6 +197,6 @@ pub fn all() -> impl Iterator<Item = &'static Row> {
 /// # Panics
 /// Where there is none: names are written in this crate, and a test looks each one up.
 pub fn row(name: &str) -> &'static Row {
-    // A linear search is fine: callers keep what they find in a static.
-    all().find(|r| r.name == name).unwrap_or_else(|| panic!("no row named {name}"))
+    static BY_NAME: LazyLock<HashMap<&'static str, &'static Row>> = LazyLock::new(|| all().map(|r| (r.name, r)).collect());
+    BY_NAME.get(name).copied().unwrap_or_else(|| panic!("no row named {name}"))
 }

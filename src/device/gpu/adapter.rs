@@ -1,0 +1,185 @@
+//! The adapters that wgpu finds, described and in a fixed order.
+
+use crate::device::{Caps, Kind};
+use std::sync::OnceLock;
+
+/// What is known of an adapter before it is opened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterInfo {
+    /// The name the driver gives, e.g. `llvmpipe (LLVM 15.0.6, 256 bits)`.
+    pub name: String,
+    /// Who made it, in words.
+    pub vendor: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// The interface: `vulkan`, `metal`, `dx12` or `gl`.
+    pub backend: &'static str,
+    /// Hardware or software.
+    pub kind: Kind,
+    /// Limits and features as far as kernels care.
+    pub caps: Caps,
+    /// The optional features it has that this library uses, by name.
+    pub features: Vec<&'static str>,
+}
+
+impl AdapterInfo {
+    /// One word for tables and file names: `llvmpipe` for `llvmpipe (LLVM 15.0.6, 256 bits)`, `NVIDIA-H100-PCIe` for `NVIDIA H100 PCIe`.
+    pub fn short_name(&self) -> String {
+        short_name(&self.name, self.backend)
+    }
+
+    /// Name, backend and driver in one line.
+    pub fn description(&self) -> String {
+        let driver = if self.driver.is_empty() { String::new() } else { format!(", {}", self.driver) };
+        format!("{} ({}{driver})", self.name, self.backend)
+    }
+}
+
+/// The name up to its first parenthesis, its words joined; the backend where a driver gives no name.
+fn short_name(name: &str, backend: &str) -> String {
+    let words: Vec<&str> = name.split('(').next().unwrap_or_default().split_whitespace().collect();
+    if words.is_empty() { backend.to_string() } else { words.join("-") }
+}
+
+/// Every adapter of this machine: discrete, integrated, other, software; within a kind Vulkan, Metal, DX12, GL; then by name.
+///
+/// An adapter below WebGPU's default limits is left out, because no kernel is promised to run there.
+pub fn adapters() -> Vec<AdapterInfo> {
+    enumerate().iter().map(|(info, _)| info.clone()).collect()
+}
+
+/// The list of [`adapters`], with their handles.
+pub(super) fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
+    let found = super::scope::ready(instance().enumerate_adapters(wgpu::Backends::all()));
+    let mut list: Vec<_> = found.into_iter().filter(has_floor).map(|a| (describe(&a.get_info(), &a.limits(), a.features() & wanted()), a)).collect();
+    // A stable sort: twins (two equal cards) keep the driver's order.
+    list.sort_by(|(a, _), (b, _)| (a.kind, backend_rank(a.backend), &a.name).cmp(&(b.kind, backend_rank(b.backend), &b.name)));
+    list
+}
+
+/// One instance a process: drivers dislike being loaded again and again.
+fn instance() -> &'static wgpu::Instance {
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    INSTANCE.get_or_init(|| wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle()))
+}
+
+/// Whether a device with exactly the default limits can be opened.
+fn has_floor(adapter: &wgpu::Adapter) -> bool {
+    let (have, floor) = (adapter.limits(), wgpu::Limits::default());
+    adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+        && have.max_storage_buffers_per_shader_stage >= floor.max_storage_buffers_per_shader_stage
+        && have.max_compute_invocations_per_workgroup >= floor.max_compute_invocations_per_workgroup
+        && have.max_storage_buffer_binding_size >= floor.max_storage_buffer_binding_size
+        && have.max_compute_workgroup_storage_size >= floor.max_compute_workgroup_storage_size
+}
+
+/// The optional features this library uses, with the names it shows.
+const FEATURES: [(wgpu::Features, &str); 3] =
+    [(wgpu::Features::SUBGROUP, "subgroups"), (wgpu::Features::SHADER_F16, "f16"), (wgpu::Features::TIMESTAMP_QUERY, "timestamps")];
+
+/// Their union: what a device is opened with, where the adapter has it.
+pub(super) fn wanted() -> wgpu::Features {
+    FEATURES.iter().fold(wgpu::Features::empty(), |all, (f, _)| all | *f)
+}
+
+/// Describe an adapter, or a device with these limits and features.
+pub(super) fn describe(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wgpu::Features) -> AdapterInfo {
+    let kind = kind(info);
+    let driver = [info.driver.as_str(), info.driver_info.as_str()].iter().filter(|s| !s.is_empty()).copied().collect::<Vec<_>>().join(" ");
+    AdapterInfo {
+        name: info.name.clone(),
+        vendor: vendor(info.vendor, &info.name),
+        driver,
+        backend: backend(info.backend),
+        kind,
+        caps: Caps {
+            kind,
+            max_groups: limits.max_compute_workgroups_per_dimension,
+            max_storage_bindings: limits.max_storage_buffers_per_shader_stage,
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            max_invocations: limits.max_compute_invocations_per_workgroup,
+            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        },
+        features: FEATURES.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),
+    }
+}
+
+fn kind(info: &wgpu::AdapterInfo) -> Kind {
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
+        wgpu::DeviceType::IntegratedGpu => Kind::Integrated,
+        wgpu::DeviceType::Cpu => Kind::Software,
+        // GL cannot say what it runs on, so the well-known software drivers are told by their names.
+        _ if ["llvmpipe", "softpipe", "swiftshader", "lavapipe"].iter().any(|s| info.name.to_lowercase().contains(s)) => Kind::Software,
+        wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => Kind::Other,
+    }
+}
+
+fn backend(backend: wgpu::Backend) -> &'static str {
+    match backend {
+        wgpu::Backend::Vulkan => "vulkan",
+        wgpu::Backend::Metal => "metal",
+        wgpu::Backend::Dx12 => "dx12",
+        wgpu::Backend::Gl => "gl",
+        wgpu::Backend::BrowserWebGpu => "webgpu",
+        wgpu::Backend::Noop => "noop",
+    }
+}
+
+fn backend_rank(name: &str) -> usize {
+    ["vulkan", "metal", "dx12", "gl"].iter().position(|b| *b == name).unwrap_or(usize::MAX)
+}
+
+/// The vendor of a PCI (or Khronos) id, in words.
+fn vendor(id: u32, name: &str) -> String {
+    let known = match id {
+        0x1002 => "AMD",
+        0x10de => "NVIDIA",
+        0x8086 => "Intel",
+        0x106b => "Apple",
+        0x13b5 => "Arm",
+        0x14e4 => "Broadcom",
+        0x1010 => "Imagination",
+        0x5143 => "Qualcomm",
+        0x1414 => "Microsoft",
+        0x1ae0 => "Google",
+        0x10005 => "Mesa",
+        // GL has no ids and Metal gives none: the name says it.
+        0 if name.contains("Apple") => "Apple",
+        0 if name.contains("llvmpipe") => "Mesa",
+        0 => "unknown",
+        _ => return format!("vendor {id:#06x}"),
+    };
+    known.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_one_word() {
+        assert_eq!(short_name("llvmpipe (LLVM 15.0.6, 256 bits)", "vulkan"), "llvmpipe");
+        assert_eq!(short_name("NVIDIA H100 PCIe", "vulkan"), "NVIDIA-H100-PCIe");
+        assert_eq!(short_name("", "gl"), "gl");
+    }
+
+    #[test]
+    fn vendors_are_readable() {
+        assert_eq!(vendor(0x10de, ""), "NVIDIA");
+        assert_eq!(vendor(0x10005, "llvmpipe"), "Mesa");
+        assert_eq!(vendor(0x1234, ""), "vendor 0x1234");
+    }
+
+    #[test]
+    fn gl_on_the_processor_is_software() {
+        let mut info = wgpu::AdapterInfo::new(wgpu::DeviceType::Other, wgpu::Backend::Gl);
+        assert_eq!(kind(&info), Kind::Other);
+        info.name = "llvmpipe (LLVM 15.0.6, 256 bits)".into();
+        assert_eq!(kind(&info), Kind::Software);
+    }
+}

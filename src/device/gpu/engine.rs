@@ -1,0 +1,260 @@
+//! The engine: one run of a program is one write of its words, one compute pass and one submit, its readback included.
+
+use super::memory::{ALIGN, Use};
+use super::pipeline::{BindCache, Bound};
+use super::program::{Prepared, window_bytes};
+use super::{Gpu, Readback};
+use crate::device::{Access, Counters, Slot, Storage};
+use crate::error::{Error, Result};
+use smallvec::SmallVec;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Bytes of the buffer of NaN that poisoned ranges are copied from.
+const POISON_BYTES: usize = 1 << 20;
+
+/// A quiet NaN's bits.
+const POISON: u32 = 0x7fc0_0000;
+
+/// A kernel to run by hand, without a graph.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelCall<'a> {
+    /// What errors name.
+    pub label: &'a str,
+    /// The whole WGSL module, entry point `main`: uniforms at `@binding(0)`, storage from `@binding(1)` on, as [`Emit::finish`](crate::kernel::Emit::finish)
+    /// writes it. It runs with all checks.
+    pub text: &'a str,
+    /// The storage bindings, in order, and how the text declares them.
+    pub bindings: &'a [(&'a Storage, Access)],
+    /// The uniform window, read as `u[k].x`.
+    pub words: &'a [u32],
+    /// Workgroups in x, y and z.
+    pub grid: [u32; 3],
+}
+
+impl Gpu {
+    /// Run a program. `data` fills its words, `leaves` and `outputs` stand behind its slots. `copies_before` (from, to) are made before its first launch;
+    /// `reads` are copied out after its last, in the same submit, together with the words of all checks that nobody has read.
+    ///
+    /// # Errors
+    /// Whatever the device says to these calls, before anything of the outputs can be looked at.
+    pub fn run(
+        self: &Arc<Self>,
+        program: &Prepared,
+        data: &[u64],
+        leaves: &[Storage],
+        outputs: &[Storage],
+        copies_before: &[(Storage, Storage)],
+        reads: &[Storage],
+    ) -> Result<Option<Readback>> {
+        if program.device != self.id {
+            return Err(Error::internal(format!("run: a program of device {} on device {}", program.device, self.id)));
+        }
+        let (leaves, outputs) = (self.bounds(leaves, "leaf")?, self.bounds(outputs, "output")?);
+        let copies = copies_before.iter().map(|(from, to)| Ok((self.bound(from, "copy from")?, self.bound(to, "copy to")?))).collect::<Result<Vec<_>>>()?;
+        let reads = self.bounds(reads, "read")?;
+        let poison = if self.options.poison { Some(self.poison_buffer()?) } else { None };
+        let staged = if reads.is_empty() { None } else { Some(self.stage(&reads, Some(program))?) };
+        let label = program.steps.first().map_or("run", |s| &s.label);
+
+        let submitted = self.guarded(label, || {
+            let groups = self.groups(program, &leaves, &outputs)?;
+            let parts = program.parts(self.info.kind, self.options.submit_ms);
+            let mut commands: SmallVec<[wgpu::CommandBuffer; 2]> = SmallVec::new();
+            let mut start = 0;
+            for (n, end) in parts.iter().copied().enumerate() {
+                let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                if n == 0 {
+                    if let Some(poison) = &poison {
+                        self.encode_poison(&mut encoder, poison, program, &leaves, &outputs);
+                    }
+                    for (from, to) in copies.iter().filter(|(from, _)| from.bytes > 0) {
+                        copy(&mut encoder, from, to);
+                    }
+                }
+                if end > start {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    for (step, group) in program.steps[start..end].iter().zip(&groups[start..end]) {
+                        pass.set_pipeline(&step.pipeline.raw);
+                        pass.set_bind_group(0, group, &[]);
+                        pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
+                    }
+                }
+                start = end;
+                if let (Some(staged), true) = (&staged, n + 1 == parts.len()) {
+                    staged.encode(&mut encoder, &reads);
+                }
+                commands.push(encoder.finish());
+            }
+            Counters::add(&self.counters.dispatches, program.steps.len() as u64);
+            self.submit_in_turn(program, data, commands)
+        });
+
+        match staged {
+            Some(staged) => self.map(staged, submitted).map(Some),
+            None => {
+                submitted?;
+                if let Some(words) = &program.errors {
+                    self.checks().add(words, &[std::thread::current().id()]);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Write a run's words and submit its parts, with no other run in between: runs share the workspace, and two threads may run one program.
+    fn submit_in_turn(&self, program: &Prepared, data: &[u64], commands: impl IntoIterator<Item = wgpu::CommandBuffer>) -> Result<wgpu::SubmissionIndex> {
+        let _turn = self.turn();
+        if let Some(uniforms) = &program.uniforms {
+            let mut words = program.words.lock().unwrap_or_else(PoisonError::into_inner);
+            for (at, word) in &program.dynamic {
+                words[*at] = word.value(data);
+            }
+            self.write(&self.counters.param_writes, uniforms, 0, bytemuck::cast_slice(&words));
+        }
+        let began = Instant::now();
+        let mut last = None;
+        for part in commands {
+            last = Some(self.submit(part));
+        }
+        if self.info.kind != super::Kind::Software && program.timing.wanted() {
+            let timing = program.timing.clone();
+            self.queue.on_submitted_work_done(move || timing.record(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)));
+        }
+        last.ok_or_else(|| Error::internal("run: nothing to submit"))
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one place that submits, and counts it. Inside a scope.
+    pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> wgpu::SubmissionIndex {
+        Counters::add(&self.counters.submits, 1);
+        self.queue.submit([commands])
+    }
+
+    /// The bind group of each launch.
+    fn groups(&self, program: &Prepared, leaves: &[Bound<'_>], outputs: &[Bound<'_>]) -> Result<Vec<wgpu::BindGroup>> {
+        let Some(uniforms) = &program.uniforms else { return Ok(Vec::new()) };
+        let mut cache: MutexGuard<'_, BindCache> = self.binds();
+        let mut groups = Vec::with_capacity(program.steps.len());
+        for step in &program.steps {
+            let mut bound: SmallVec<[Bound<'_>; 9]> = SmallVec::new();
+            bound.push(Bound { buffer: uniforms, offset: step.window, bytes: step.window_bytes });
+            for b in &step.bindings {
+                let found = match b.slot {
+                    Slot::Leaf(i) => leaves.get(i).copied(),
+                    Slot::Output(i) => outputs.get(i).copied(),
+                    Slot::Temp(i) => program.temporaries.get(i).map(|(buffer, bytes)| Bound { buffer, offset: 0, bytes: *bytes }),
+                    Slot::Errors => program.errors.as_ref().map(|e| Bound { buffer: &e.buffer, offset: 0, bytes: e.bytes() }),
+                };
+                match found.filter(|f| f.bytes > 0) {
+                    Some(found) => bound.push(found),
+                    None => return Err(Error::internal(format!("{}: {:?} has no buffer, or an empty one", step.label, b.slot))),
+                }
+            }
+            groups.push(self.bind_group(&mut cache, &step.pipeline, &bound));
+        }
+        Ok(groups)
+    }
+
+    /// The device's buffer of NaN.
+    fn poison_buffer(self: &Arc<Self>) -> Result<Arc<super::GpuBuffer>> {
+        if let Some(buffer) = self.poison.get() {
+            return Ok(buffer.clone());
+        }
+        let buffer = self.alloc(POISON_BYTES)?;
+        self.upload(&buffer, 0, bytemuck::cast_slice(&vec![POISON; POISON_BYTES / 4]))?;
+        Ok(self.poison.get_or_init(|| buffer).clone())
+    }
+
+    /// Fill what holds no value yet. An output that is updated in place is a leaf, too, and holds one.
+    fn encode_poison(&self, encoder: &mut wgpu::CommandEncoder, poison: &super::GpuBuffer, program: &Prepared, leaves: &[Bound<'_>], outputs: &[Bound<'_>]) {
+        let fresh = outputs.iter().filter(|o| !leaves.iter().any(|l| overlap(l, o))).copied();
+        let temporaries = program.temporaries.iter().map(|(buffer, bytes)| Bound { buffer, offset: 0, bytes: *bytes });
+        for to in fresh.chain(temporaries) {
+            let mut done = 0;
+            while done < to.bytes {
+                let bytes = (to.bytes - done).min(POISON_BYTES);
+                copy(encoder, &Bound { buffer: poison, offset: 0, bytes }, &Bound { offset: to.offset + done, ..to });
+                done += bytes;
+            }
+        }
+    }
+
+    /// Run one kernel by hand: compile it or find it compiled, bind, submit. It sees all that was submitted before.
+    pub fn run_kernel(self: &Arc<Self>, call: &KernelCall<'_>) -> Result<()> {
+        let limit = self.info.caps.max_groups;
+        if call.grid.iter().any(|g| *g > limit) {
+            return Err(Error::invalid(format!("{}: grid {:?} is above {limit} groups in a dimension", call.label, call.grid)));
+        }
+        let storages = call.bindings.iter().map(|(s, _)| self.bound(s, call.label)).collect::<Result<SmallVec<[Bound<'_>; 8]>>>()?;
+        if let Some(n) = storages.iter().position(|b| b.bytes == 0 || !b.offset.is_multiple_of(ALIGN)) {
+            return Err(Error::invalid(format!("{}: binding {}: offset {}, {} bytes", call.label, n + 1, storages[n].offset, storages[n].bytes))
+                .help("a binding holds at least one element and starts at a multiple of 256"));
+        }
+        if call.grid.contains(&0) {
+            return Ok(());
+        }
+        let text: Arc<str> = call.text.into();
+        let pipeline = self.pipeline(call.label, &text, false, call.bindings.iter().map(|(_, a)| *a))?;
+        let bytes = window_bytes(call.words.len());
+        let mut words = call.words.to_vec();
+        words.resize(bytes / 4, 0);
+        let uniforms = self.alloc_for(Use::Shader, bytes)?;
+        self.guarded(call.label, || {
+            let bound: SmallVec<[Bound<'_>; 9]> = std::iter::once(Bound { buffer: &uniforms, offset: 0, bytes }).chain(storages).collect();
+            let group = self.bind_group(&mut self.binds(), &pipeline, &bound);
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                pass.set_pipeline(&pipeline.raw);
+                pass.set_bind_group(0, &group, &[]);
+                pass.dispatch_workgroups(call.grid[0], call.grid[1], call.grid[2]);
+            }
+            let commands = encoder.finish();
+            Counters::add(&self.counters.dispatches, 1);
+            let _turn = self.turn();
+            self.write(&self.counters.param_writes, &uniforms, 0, bytemuck::cast_slice(&words));
+            self.submit(commands);
+            Ok(())
+        })
+    }
+
+    /// Copy bytes from one buffer to another, in order with everything else submitted.
+    pub fn copy(self: &Arc<Self>, from: &Storage, to: &Storage) -> Result<()> {
+        let (from, to) = (self.bound(from, "copy from")?, self.bound(to, "copy to")?);
+        if from.bytes != to.bytes {
+            return Err(Error::internal(format!("copy: {} bytes to {}", from.bytes, to.bytes)));
+        }
+        if from.bytes == 0 {
+            return self.alive();
+        }
+        self.guarded("copy", || {
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            copy(&mut encoder, &from, &to);
+            let commands = encoder.finish();
+            // Not between the parts of another thread's run.
+            let _turn = self.turn();
+            self.submit(commands);
+            Ok(())
+        })
+    }
+
+    fn bound<'a>(&self, storage: &'a Storage, what: &str) -> Result<Bound<'a>> {
+        Ok(Bound { buffer: self.own(storage, what)?, offset: storage.offset, bytes: storage.bytes })
+    }
+
+    pub(super) fn bounds<'a>(&self, storages: &'a [Storage], what: &str) -> Result<SmallVec<[Bound<'a>; 8]>> {
+        storages.iter().map(|s| self.bound(s, what)).collect()
+    }
+}
+
+fn copy(encoder: &mut wgpu::CommandEncoder, from: &Bound<'_>, to: &Bound<'_>) {
+    encoder.copy_buffer_to_buffer(from.buffer.wgpu(), from.offset as u64, to.buffer.wgpu(), to.offset as u64, Some(from.bytes as u64));
+}
+
+fn overlap(a: &Bound<'_>, b: &Bound<'_>) -> bool {
+    a.buffer.id() == b.buffer.id() && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes
+}

@@ -1,0 +1,209 @@
+//! GPUs through wgpu: the only code that names it. Adapters, memory, pipelines, the engine that runs programs, and readback.
+
+mod adapter;
+mod engine;
+mod memory;
+mod pipeline;
+mod program;
+mod readback;
+mod scope;
+
+pub use adapter::{AdapterInfo, adapters};
+pub use engine::KernelCall;
+pub use memory::GpuBuffer;
+pub use pipeline::validate_wgsl;
+pub use program::Prepared;
+pub use readback::Readback;
+/// The wgpu that this library was built with, for callers who bring their own device.
+pub use wgpu;
+
+use super::{Caps, CounterValues, Counters, Device, Kind, select};
+use crate::env;
+use crate::error::{Error, Result};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+/// How a GPU is opened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GpuOptions {
+    /// With exactly `wgpu::Limits::default()` and no features: what every device has.
+    pub floor: bool,
+    /// Take the adapter for this kind. Tests declare a software adapter as hardware, to see what is done on hardware only.
+    pub declared_kind: Option<Kind>,
+    /// Our own shaders run with bounds checks, too.
+    pub validate: bool,
+    /// Temporaries and outputs are filled with NaN before each run.
+    pub poison: bool,
+    /// On hardware, a run that takes longer than this many milliseconds is split into several submits.
+    pub submit_ms: u64,
+}
+
+impl GpuOptions {
+    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_SUBMIT_MS.
+    pub fn from_env() -> Result<GpuOptions> {
+        Ok(GpuOptions {
+            floor: false,
+            declared_kind: None,
+            validate: env::flag("WGRAD_VALIDATE")?,
+            poison: env::flag("WGRAD_POISON")?,
+            submit_ms: env::number("WGRAD_SUBMIT_MS")?,
+        })
+    }
+}
+
+/// An opened GPU: one wgpu device and queue, with all that is kept for them.
+pub struct Gpu {
+    id: u64,
+    info: AdapterInfo,
+    options: GpuOptions,
+    pub(crate) counters: Counters,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    kept: Arc<scope::Kept>,
+    pool: Mutex<memory::Pool>,
+    cap: AtomicU64,
+    pipelines: Mutex<pipeline::Pipelines>,
+    binds: Mutex<pipeline::BindCache>,
+    /// Temporaries hold no value between runs, so all programs share these.
+    workspace: Mutex<Vec<Weak<GpuBuffer>>>,
+    /// Held from the write of a run's words to its last submit: no other run may come between.
+    turn: Mutex<()>,
+    checks: Mutex<readback::Checks>,
+    /// NaN, to fill buffers from.
+    poison: OnceLock<Arc<GpuBuffer>>,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({}, {})", self.id, self.info.description())
+    }
+}
+
+impl Gpu {
+    /// Open the adapter at `index` of [`adapters`]. `id` must be unique in the process.
+    pub fn open(id: u64, index: usize, options: &GpuOptions) -> Result<Arc<Gpu>> {
+        let mut list = adapter::enumerate();
+        if index >= list.len() {
+            return Err(Error::device(format!("gpu: no adapter at position {} of {}", index + 1, list.len())));
+        }
+        let (info, adapter) = list.swap_remove(index);
+        let (features, limits) =
+            if options.floor { (wgpu::Features::empty(), wgpu::Limits::default()) } else { (adapter.features() & adapter::wanted(), adapter.limits()) };
+        let request = wgpu::DeviceDescriptor {
+            label: Some("wgrad"),
+            required_features: features,
+            required_limits: limits.clone(),
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            // Our pool keeps what it got; blocks reserved ahead by the driver's side would only be held twice.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            trace: wgpu::Trace::Off,
+        };
+        let (device, queue) =
+            scope::ready(adapter.request_device(&request)).map_err(|e| Error::device(format!("{}: cannot be opened: {e}", info.description())))?;
+
+        // The device is ours, so its stray errors and its loss are ours to keep.
+        let kept = Arc::new(scope::Kept::default());
+        let keep = kept.clone();
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| keep.keep(Error::kernel(format!("gpu: an error outside of a call: {e}")))));
+        let lose = kept.clone();
+        device.set_device_lost_callback(move |reason, message| match reason {
+            wgpu::DeviceLostReason::Destroyed => lose.lose("it was destroyed"),
+            wgpu::DeviceLostReason::Unknown => lose.lose(message),
+        });
+        let info = adapter::describe(&adapter.get_info(), &limits, features);
+        Ok(Self::new(id, device, queue, info, options.clone(), kept))
+    }
+
+    /// A caller's device. None of its handlers is replaced; a loss shows as an error of the next readback. What may be used follows from the limits and
+    /// features that the caller opened it with.
+    pub fn from_wgpu(id: u64, device: wgpu::Device, queue: wgpu::Queue) -> Result<Arc<Gpu>> {
+        let (limits, floor) = (device.limits(), wgpu::Limits::default());
+        let info = adapter::describe(&device.adapter_info(), &limits, device.features());
+        for (what, have, need) in [
+            ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage, floor.max_storage_buffers_per_shader_stage),
+            ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup, floor.max_compute_invocations_per_workgroup),
+            ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size, floor.max_compute_workgroup_storage_size),
+            ("max_compute_workgroup_size_x", limits.max_compute_workgroup_size_x, floor.max_compute_workgroup_size_x),
+        ] {
+            if have < need {
+                return Err(Error::device(format!("{}: opened with {what} = {have}, {need} is needed", info.description()))
+                    .help("open the device with wgpu::Limits::default() or more"));
+            }
+        }
+        Ok(Self::new(id, device, queue, info, GpuOptions::from_env()?, Arc::default()))
+    }
+
+    fn new(id: u64, device: wgpu::Device, queue: wgpu::Queue, mut info: AdapterInfo, options: GpuOptions, kept: Arc<scope::Kept>) -> Arc<Gpu> {
+        if let Some(kind) = options.declared_kind {
+            info.kind = kind;
+            info.caps.kind = kind;
+        }
+        Arc::new(Gpu {
+            id,
+            info,
+            options,
+            counters: Counters::default(),
+            device,
+            queue,
+            kept,
+            pool: Mutex::default(),
+            cap: AtomicU64::new(u64::MAX),
+            pipelines: Mutex::default(),
+            binds: Mutex::default(),
+            workspace: Mutex::default(),
+            turn: Mutex::default(),
+            checks: Mutex::default(),
+            poison: OnceLock::new(),
+        })
+    }
+
+    /// The device's number in this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The adapter, and the limits and features it was opened with.
+    pub fn info(&self) -> &AdapterInfo {
+        &self.info
+    }
+
+    /// What kernels may count on.
+    pub fn caps(&self) -> &Caps {
+        &self.info.caps
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &GpuOptions {
+        &self.options
+    }
+
+    /// What it did so far.
+    pub fn counters(&self) -> CounterValues {
+        self.counters.read()
+    }
+
+    /// The wgpu device, for a caller's own work next to ours.
+    pub fn wgpu_device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// The wgpu queue.
+    pub fn wgpu_queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    /// Wait until all submitted work is done. Not in a browser.
+    pub fn wait_idle(&self) -> Result<()> {
+        self.alive()?;
+        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.alive()?;
+        waited.map(drop).map_err(|e| Error::internal(format!("{}: waiting failed: {e}", self.info.short_name())))
+    }
+}
+
+impl Device {
+    /// A caller's wgpu device and queue. Its handlers stay as they are.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Result<Device> {
+        Device::Gpu(Gpu::from_wgpu(select::next_id(), device, queue)?).capped()
+    }
+}

@@ -1,0 +1,197 @@
+//! Pipelines, by text; bind groups, by what they bind. Both are made once and found again.
+
+use super::Gpu;
+use super::memory::GpuBuffer;
+use crate::device::{Access, Counters};
+use crate::error::{Error, Result};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+/// A compiled kernel.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    id: u64,
+    pub(super) raw: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
+/// What a pipeline is found by.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct PipelineKey {
+    text: Arc<str>,
+    trusted: bool,
+    accesses: SmallVec<[Access; 8]>,
+}
+
+/// All pipelines and bind group layouts of a device.
+#[derive(Debug, Default)]
+pub(super) struct Pipelines {
+    by_text: HashMap<PipelineKey, Arc<Pipeline>>,
+    layouts: HashMap<SmallVec<[Access; 8]>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>,
+}
+
+/// One binding of a bind group: which buffer, which part.
+#[derive(Clone, Copy)]
+pub(super) struct Bound<'a> {
+    pub(super) buffer: &'a GpuBuffer,
+    pub(super) offset: usize,
+    pub(super) bytes: usize,
+}
+
+type BindKey = (u64, SmallVec<[(u64, u64, u64); 9]>);
+
+/// Bind groups seen lately. Two generations bound it: what was not used while a whole generation filled up is dropped.
+#[derive(Debug, Default)]
+pub(super) struct BindCache {
+    young: HashMap<BindKey, wgpu::BindGroup>,
+    old: HashMap<BindKey, wgpu::BindGroup>,
+}
+
+/// Bind groups of one generation: more than the launches of any plan we know, a few MB at most.
+const GENERATION: usize = 8192;
+
+impl BindCache {
+    fn get(&mut self, key: &BindKey) -> Option<wgpu::BindGroup> {
+        if let Some(group) = self.young.get(key) {
+            return Some(group.clone());
+        }
+        let (key, group) = self.old.remove_entry(key)?;
+        self.put(key, group.clone());
+        Some(group)
+    }
+
+    fn put(&mut self, key: BindKey, group: wgpu::BindGroup) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, group);
+    }
+
+    /// Drop all that hold this buffer.
+    pub(super) fn forget(&mut self, id: u64) {
+        for generation in [&mut self.young, &mut self.old] {
+            generation.retain(|(_, buffers), _| buffers.iter().all(|b| b.0 != id));
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+}
+
+impl Gpu {
+    pub(super) fn binds(&self) -> MutexGuard<'_, BindCache> {
+        self.binds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pipeline of that text, compiled now if it is new. `label` is what errors name.
+    pub(super) fn pipeline(&self, label: &str, text: &Arc<str>, trusted: bool, accesses: impl Iterator<Item = Access>) -> Result<Arc<Pipeline>> {
+        let key = PipelineKey { text: text.clone(), trusted, accesses: accesses.collect() };
+        // Held while compiling: a second thread that wants the same text waits for it rather than compile it again.
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(p) = pipelines.by_text.get(&key) {
+            return Ok(p.clone());
+        }
+        let limit = self.info.caps.max_storage_bindings as usize;
+        if key.accesses.len() > limit {
+            return Err(Error::kernel(format!("{label}: {} storage bindings, the device has {limit}", key.accesses.len())));
+        }
+        let pipeline = self.guarded(label, || {
+            let id = pipelines.by_text.len() as u64;
+            let (layout, pipeline_layout) = pipelines.layouts.entry(key.accesses.clone()).or_insert_with(|| self.create_layouts(&key.accesses));
+            Ok(Arc::new(Pipeline { id, raw: self.create_pipeline(label, text, trusted, pipeline_layout), layout: layout.clone() }))
+        })?;
+        pipelines.by_text.insert(key, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// The uniform window at binding 0, storage from 1 on. Written out, because a layout that wgpu derives from the shader fits that one shader only.
+    fn create_layouts(&self, accesses: &[Access]) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
+        let entry = |binding: usize, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
+            binding: binding as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        };
+        let storage = accesses.iter().enumerate().map(|(n, a)| entry(n + 1, wgpu::BufferBindingType::Storage { read_only: *a == Access::Read }));
+        let entries: Vec<_> = std::iter::once(entry(0, wgpu::BufferBindingType::Uniform)).chain(storage).collect();
+        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+        let pipeline_layout =
+            self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor { label: None, bind_group_layouts: &[Some(&layout)], immediate_size: 0 });
+        (layout, pipeline_layout)
+    }
+
+    /// The one place that compiles kernels, and counts it. Inside a scope.
+    fn create_pipeline(&self, label: &str, text: &str, trusted: bool, layout: &wgpu::PipelineLayout) -> wgpu::ComputePipeline {
+        Counters::add(&self.counters.pipelines, 1);
+        let unchecked = trusted && !self.options.validate;
+        let source = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(text.into()) };
+        let module = if unchecked {
+            // SAFETY: trusted text is composed wholly of this crate's shaders and rows; each variant is tested with checks and with guard bands around
+            // its buffers, bounds its own indices, has no endless loop, and writes workgroup memory before it reads it.
+            unsafe { self.device.create_shader_module_trusted(source, wgpu::ShaderRuntimeChecks::unchecked()) }
+        } else {
+            self.device.create_shader_module(source)
+        };
+        self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(label),
+            layout: Some(layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: !unchecked, ..Default::default() },
+            cache: None,
+        })
+    }
+
+    /// The bind group of these buffers: the uniform window first. Inside a scope.
+    pub(super) fn bind_group(&self, cache: &mut BindCache, pipeline: &Pipeline, bound: &[Bound<'_>]) -> wgpu::BindGroup {
+        let key: BindKey = (pipeline.id, bound.iter().map(|b| (b.buffer.id(), b.offset as u64, b.bytes as u64)).collect());
+        if let Some(group) = cache.get(&key) {
+            return group;
+        }
+        let entries: SmallVec<[wgpu::BindGroupEntry<'_>; 9]> = bound
+            .iter()
+            .enumerate()
+            .map(|(n, b)| {
+                b.buffer.mark_bound();
+                let size = std::num::NonZeroU64::new(b.bytes as u64);
+                let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: b.buffer.wgpu(), offset: b.offset as u64, size });
+                wgpu::BindGroupEntry { binding: n as u32, resource }
+            })
+            .collect();
+        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &pipeline.layout, entries: &entries });
+        cache.put(key, group.clone());
+        group
+    }
+}
+
+/// Whether WGSL parses and validates, has a compute entry point `main`, and stays in what every device can do. The error shows file, line and a caret.
+pub fn validate_wgsl(source: &str, file_name: &str) -> Result<()> {
+    let module = naga::front::wgsl::parse_str(source).map_err(|e| Error::kernel(e.emit_to_string_with_path(source, file_name).trim_end().to_string()))?;
+    let capabilities = naga::valid::Capabilities::SUBGROUP | naga::valid::Capabilities::SHADER_FLOAT16 | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .map_err(|e| Error::kernel(e.emit_to_string_with_path(source, file_name).trim_end().to_string()))?;
+    if !module.entry_points.iter().any(|e| e.name == "main" && e.stage == naga::ShaderStage::Compute) {
+        return Err(Error::kernel(format!("{file_name}: no compute entry point named main")).help("write `@compute @workgroup_size(64) fn main(...)`"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_shown_with_file_line_and_caret() {
+        let text = "@compute @workgroup_size(1)\nfn main() {\n    let x: u32 = 1.5;\n}\n";
+        let e = validate_wgsl(text, "mine.wgsl").unwrap_err().to_string();
+        assert!(e.contains("mine.wgsl:3:") && e.contains('^'), "{e}");
+        let e = validate_wgsl("fn f( {", "mine.wgsl").unwrap_err().to_string();
+        assert!(e.contains("mine.wgsl:1:") && e.contains('^'), "{e}");
+        assert!(validate_wgsl("fn f() {}", "mine.wgsl").unwrap_err().to_string().contains("named main"));
+        validate_wgsl("@compute @workgroup_size(1) fn main() {}", "mine.wgsl").unwrap();
+    }
+}

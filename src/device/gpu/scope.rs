@@ -1,0 +1,98 @@
+//! Where wgpu's errors become ours: error scopes around every group of calls, and what a device keeps of its own failures.
+
+use super::Gpu;
+use crate::error::{Error, Result};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Failures that arrive outside of a call: kept here until a call can return them.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Why the device is gone. Once set, every call returns it.
+    lost: OnceLock<String>,
+    /// An error that no scope caught (on our own devices only). Returned once.
+    uncaptured: Mutex<Option<Error>>,
+}
+
+impl Kept {
+    pub(super) fn lose(&self, why: impl Into<String>) {
+        let _ = self.lost.set(why.into());
+    }
+
+    pub(super) fn keep(&self, error: Error) {
+        self.uncaptured.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// The value of a future that is ready at once, as all of wgpu's are outside of a browser; else wait for it.
+pub(super) fn ready<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => pollster::block_on(future),
+    }
+}
+
+/// wgpu's text without its frame (`Validation Error\n\nCaused by:\n`).
+fn tidy(description: &str) -> String {
+    let text = description.split_once("Caused by:").map_or(description, |(_, t)| t);
+    text.trim().to_string()
+}
+
+impl Gpu {
+    /// The error of a lost device, or one that was kept.
+    pub(super) fn alive(&self) -> Result<()> {
+        if let Some(why) = self.kept.lost.get() {
+            return Err(Error::device_lost(format!("{}: the device is lost: {why}", self.info.short_name())));
+        }
+        match self.kept.uncaptured.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Run wgpu calls inside error scopes, on this thread. What they caught is the error of `what`. Scopes are per thread and must not be held
+    /// across an await, so `f` is plain code.
+    pub(super) fn guarded<T>(&self, what: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.alive()?;
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let value = f();
+        let caught = [ready(validation.pop()), ready(memory.pop()), ready(internal.pop())];
+        // A call on a lost device fails without a word: its callback runs in a poll, never by itself. On a caller's device without our callback the
+        // loss shows when a readback cannot be mapped.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        self.alive()?;
+        let value = value?;
+        match caught.into_iter().flatten().next() {
+            None => Ok(value),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::out_of_memory(format!("{what}: the device is out of memory: {}", self.memory_use()))),
+            Some(wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. }) => {
+                Err(Error::kernel(format!("{what}: {}", tidy(&description))))
+            }
+        }
+    }
+
+    /// Calls that give something back (unmap, destroy): whatever they say is no one's error, and must not reach a caller's handler.
+    pub(super) fn quietly(&self, f: impl FnOnce()) {
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        f();
+        drop((validation.pop(), memory.pop(), internal.pop()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_taken_off_the_text() {
+        assert_eq!(tidy("Validation Error\n\nCaused by:\n  In x\n    no\n"), "In x\n    no");
+        assert_eq!(tidy("plain"), "plain");
+    }
+}
