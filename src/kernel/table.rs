@@ -11,6 +11,8 @@ macro_rules! kernels {
 
 kernels! {
     "map": "elementwise/map.wgsl", "fused elementwise operations over one index space";
+    "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
+    "sum_splits": "matmul/sum_splits.wgsl", "the second pass of a split sum, in fixed order";
 }
 
 /// Files that others join by `// use name`.
