@@ -3,7 +3,7 @@
 mod emit;
 mod table;
 
-pub use emit::{BindingText, Emit};
+pub use emit::{BindingText, Emit, joined};
 pub use table::KERNELS;
 
 use crate::error::{Error, Result, nearest};

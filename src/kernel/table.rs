@@ -16,6 +16,8 @@ kernels! {
     "adam": "optim/adam.wgsl", "Adam and AdamW over an arena";
     "adam_amsgrad": "optim/adam_amsgrad.wgsl", "Adam and AdamW with AMSGrad over an arena";
     "place": "optim/place.wgsl", "copy of a value into its slice of an arena";
+    "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
+    "sum_splits": "matmul/sum_splits.wgsl", "the second pass of a split sum, in fixed order";
 }
 
 /// Files that others join by `// use name`.

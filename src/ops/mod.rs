@@ -25,4 +25,6 @@ macro_rules! ops {
     };
 }
 
-ops! {}
+ops! {
+    matmul,
+}

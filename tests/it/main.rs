@@ -1,1 +1,4 @@
+//! The one integration test binary.
+
+mod gpu_device;
 mod smoke;
