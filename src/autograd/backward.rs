@@ -227,7 +227,7 @@ fn add(grads: &mut HashMap<(u64, u8), Tensor>, value: &Value, g: Tensor, options
     Ok(())
 }
 
-/// Backward has walked the node: what it kept for that is let go. A pending node still needs its inputs to run.
+/// Backward has walked the node: what it kept for that is let go. A pending node still needs its inputs to run; a view costs nothing to keep whole, and vmap follows it.
 fn consume(node: &Arc<Node>) {
     if node.grad.is_some() {
         return;
@@ -235,7 +235,7 @@ fn consume(node: &Arc<Node>) {
     let mut body = node.body();
     body.history = false;
     let kept = std::mem::take(&mut body.kept);
-    let done = node.view.is_some() || !matches!(body.state, graph::NodeState::Pending);
+    let done = node.view.is_none() && !matches!(body.state, graph::NodeState::Pending);
     let inputs = if done { std::mem::take(&mut body.inputs) } else { Default::default() };
     // Dropped after the lock: dropping may reach other nodes.
     drop(body);

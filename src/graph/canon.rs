@@ -194,6 +194,9 @@ impl Builder {
             return Ok(Src::Leaf(l));
         }
         let storage = base.storage().ok_or_else(|| {
+            if base.node.op.name() == "vmap input" {
+                return Error::invalid("vmap: a value was read inside the function").help("return it from the function, and read it there");
+            }
             // History that backward consumed leaves no values behind; reaching for one is a fault of the graph, never of its user.
             Error::internal(format!("{}: its value was needed after it was dropped", base.node.op.name()))
         })?;

@@ -158,6 +158,11 @@ impl Node {
         self.outs.iter().any(|o| o.handles.load(Relaxed) > 0)
     }
 
+    /// What it was recorded over, as long as it is pending or a view.
+    pub fn recorded_inputs(&self) -> SmallVec<[Value; 3]> {
+        self.body().inputs.clone()
+    }
+
     /// Take a pending node out of its recorder's books: it ran, or nobody can want it any more.
     pub fn retire(&self) {
         self.recorder.forget(self);

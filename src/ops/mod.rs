@@ -7,6 +7,7 @@ mod table;
 mod view;
 
 pub use create::Generator;
+pub(crate) use create::is_random;
 pub(crate) use row_op::RowOp;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};

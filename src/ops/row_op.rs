@@ -96,7 +96,8 @@ impl Op for RowOp {
             }
             out.push(match slope {
                 Slope::Zero => None,
-                Slope::One => Some(grad.clone()),
+                // A cast's gradient comes back in the input's type.
+                Slope::One => Some(grad.try_to_dtype(ctx.input_meta(n).dtype)?),
                 Slope::Row(name) => {
                     let slope_row = row(name);
                     let inputs: Vec<&Tensor> = (0..slope_row.arity).map(|i| ctx.input(i)).collect();

@@ -159,8 +159,11 @@ struct Runner {
 
 impl Runner {
     fn new(steps: Steps, definition: bool) -> Runner {
-        let f32s = steps.loads.iter().all(|l| l.dtype == DType::F32) && steps.steps.iter().all(|s| s.out == DType::F32 && s.row.block.is_some());
-        Runner { fast: f32s && !definition, steps }
+        // The rows with seeds have an f32 form, too: a seed comes as the float with its bits.
+        let seeded = |s: &Step| s.operand == DType::U32 && s.row.ints > 0;
+        let loads = steps.loads.iter().all(|l| l.dtype == DType::F32 || (l.dtype == DType::U32 && steps.steps.iter().any(seeded)));
+        let rows = steps.steps.iter().all(|s| s.out == DType::F32 && s.row.block.is_some() && (s.operand == DType::F32 || seeded(s)));
+        Runner { fast: loads && rows && !definition, steps }
     }
 
     /// `root`: the type of the value the rows start from, which lies in `raw`, or else in output 0 (and is overwritten there).
