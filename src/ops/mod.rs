@@ -8,6 +8,7 @@ mod view;
 
 pub use create::Generator;
 pub(crate) use row_op::RowOp;
+pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};
 
@@ -25,4 +26,7 @@ macro_rules! ops {
     };
 }
 
-ops! {}
+ops! {
+    reduce,
+    shape,
+}
