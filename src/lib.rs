@@ -17,6 +17,9 @@ pub mod autograd;
 pub mod graph;
 pub mod ops;
 
+pub mod nn;
+pub mod optim;
+
 pub use device::Device;
 pub use error::{Error, ErrorKind, Result};
 pub use graph::{Tensor, no_grad};

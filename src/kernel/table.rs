@@ -15,6 +15,11 @@ kernels! {
     "arg": "reduce/arg.wgsl", "index of the largest or smallest element along a dimension";
     "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
     "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
+    "sgd": "optim/sgd.wgsl", "gradient descent over an arena";
+    "sgd_momentum": "optim/sgd_momentum.wgsl", "gradient descent with momentum over an arena";
+    "adam": "optim/adam.wgsl", "Adam and AdamW over an arena";
+    "adam_amsgrad": "optim/adam_amsgrad.wgsl", "Adam and AdamW with AMSGrad over an arena";
+    "place": "optim/place.wgsl", "copy of a value into its slice of an arena";
 }
 
 /// Files that others join by `// use name`.

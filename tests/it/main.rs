@@ -1,4 +1,1 @@
-//! The one integration binary: each area is a module.
-
-#[cfg(feature = "gpu")]
-mod gpu_device;
+mod smoke;

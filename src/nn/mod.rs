@@ -1,0 +1,5 @@
+//! Neural networks: modules, their parameters, layers.
+
+mod param;
+
+pub use param::Param;
