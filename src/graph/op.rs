@@ -175,6 +175,11 @@ impl Saved<'_> {
         self.outputs[n].as_ref().expect("backward uses an output that saves() does not name")
     }
 
+    /// How many inputs there are.
+    pub fn input_count(&self) -> usize {
+        self.input_metas.len()
+    }
+
     /// Type and shape of input `n`.
     pub fn input_meta(&self, n: usize) -> &Meta {
         &self.input_metas[n]

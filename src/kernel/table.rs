@@ -11,6 +11,10 @@ macro_rules! kernels {
 
 kernels! {
     "map": "elementwise/map.wgsl", "fused elementwise operations over one index space";
+    "reduce": "reduce/reduce.wgsl", "sum, maximum or minimum over some dimensions, in parts";
+    "arg": "reduce/arg.wgsl", "index of the largest or smallest element along a dimension";
+    "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
+    "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
     "sgd": "optim/sgd.wgsl", "gradient descent over an arena";
     "sgd_momentum": "optim/sgd_momentum.wgsl", "gradient descent with momentum over an arena";
     "adam": "optim/adam.wgsl", "Adam and AdamW over an arena";

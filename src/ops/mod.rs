@@ -9,6 +9,7 @@ mod view;
 pub use create::Generator;
 pub(crate) use create::is_random;
 pub(crate) use row_op::RowOp;
+pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};
 
@@ -28,4 +29,6 @@ macro_rules! ops {
 
 ops! {
     matmul,
+    reduce,
+    shape,
 }
