@@ -1,1 +1,4 @@
+//! The integration tests: one binary, a module for each thing that is tested.
+
 mod smoke;
+mod tidy;

@@ -1,3 +1,5 @@
+//! A first walk through the whole: fused rows, random values, views, backward, on the CPU and a GPU.
+
 use wgrad::{Device, Tensor};
 
 fn devices() -> Vec<Device> {
