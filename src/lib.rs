@@ -25,6 +25,7 @@ pub mod ops;
 
 // Learning.
 pub mod nn;
+pub mod optim;
 
 pub mod data;
 

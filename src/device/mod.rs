@@ -13,6 +13,7 @@ pub use run::Readback;
 pub use counters::{CounterValues, Counters};
 pub use crate::kernel::Access;
 pub use launch::{Binding, Check, GpuProgram, HostOperand, HostProgram, HostStep, HostWork, Launch, Slot, Word};
+pub use select::Measure;
 
 /// What kind of hardware an adapter is. The order is the order of the device list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +97,15 @@ impl Device {
             Device::Cpu(_) => None,
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => Some(gpu.caps().kind),
+        }
+    }
+
+    /// Bytes that one binding may cover; on the CPU, no limit that matters.
+    pub(crate) fn max_binding_bytes(&self) -> usize {
+        match self {
+            Device::Cpu(_) => usize::MAX / 2,
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => usize::try_from(gpu.caps().max_binding_bytes).unwrap_or(usize::MAX / 2),
         }
     }
 

@@ -85,6 +85,20 @@ impl Device {
         }
     }
 
+    /// Copy one storage to another of the same size.
+    pub(crate) fn copy(&self, from: &Storage, to: &Storage) -> Result<()> {
+        match (self, &from.buffer, &to.buffer) {
+            (Device::Cpu(cpu), Buffer::Cpu(a), Buffer::Cpu(b)) => {
+                let bytes = cpu.read(a, from.offset, from.bytes)?;
+                cpu.upload(b, to.offset, &bytes)
+            }
+            #[cfg(feature = "gpu")]
+            (Device::Gpu(gpu), ..) => gpu.copy(from, to),
+            #[cfg(feature = "gpu")]
+            _ => Err(crate::error::Error::internal("copy: the buffers are another device's")),
+        }
+    }
+
     pub(crate) fn prepare(&self, program: Program) -> Result<Prepared> {
         match (self, program) {
             (Device::Cpu(cpu), Program::Host(p)) => Ok(Prepared::Host(cpu.prepare(p)?)),

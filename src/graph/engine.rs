@@ -5,7 +5,8 @@ use super::mode;
 use super::node::{Node, NodeState, Value, release_consumers};
 use super::plan::{self, Fault, Plans, Policy};
 use super::record::{self, Recorder};
-use super::{Arena, Tensor};
+use super::arena::{Arena, lies_at, move_to};
+use super::Tensor;
 use crate::device::{Counters, Device, Readback, Storage};
 use crate::error::{Error, Result};
 use smallvec::SmallVec;
@@ -121,7 +122,7 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
     let readback = engine.device.run(&plan.prepared, &canon.data, &canon.leaf_storage, &outputs, &copies, &read_ranges)?;
     // From here on nothing fails: the nodes learn their values.
     for m in moves {
-        m.commit();
+        move_to(&m.value, m.to);
     }
     let ended = commit(&canon, &outputs);
     drop(state);
@@ -150,14 +151,6 @@ struct Move {
     to: Storage,
 }
 
-impl Move {
-    fn commit(self) {
-        if let NodeState::Done(storages) = &mut self.value.node.body().state {
-            storages[self.value.out as usize] = Some(self.to);
-        }
-    }
-}
-
 /// For every arena slice that the plan writes: if its present value is still wanted, it moves to a buffer of its own first.
 fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Result<Vec<Move>> {
     let mut moves = Vec::new();
@@ -166,8 +159,7 @@ fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Resul
         let arena = arena_of(canon, leaf)?;
         let Some(owner) = arena.owner(slice as usize) else { continue };
         let from = arena.slice(slice as usize);
-        let lies_there = owner.storage().is_some_and(|s| s.buffer.id() == from.buffer.id() && s.offset == from.offset);
-        if !lies_there {
+        if !lies_at(&owner, &from) {
             continue;
         }
         let as_leaf = canon.leaves.iter().position(|l| l.same(&owner));

@@ -167,13 +167,18 @@ impl Tensor {
         Ok(outs)
     }
 
+    /// A leaf that is the whole of an arena.
+    pub(crate) fn arena(meta: Meta, arena: Arc<super::Arena>, engine: &Arc<Engine>) -> Tensor {
+        Tensor::of(Value::new(leaf_node(meta, arena.storage.clone(), engine, None, Some(arena)), 0))
+    }
+
     /// A leaf: a value that exists.
     pub(crate) fn leaf(meta: Meta, storage: Storage, engine: &Arc<Engine>, grad: Option<Arc<GradSlot>>) -> Tensor {
         Tensor::of(Value::new(leaf_node(meta, storage, engine, grad, None), 0))
     }
 }
 
-pub(crate) fn leaf_node(meta: Meta, storage: Storage, engine: &Arc<Engine>, grad: Option<Arc<GradSlot>>, arena: Option<Arc<super::Arena>>) -> Arc<Node> {
+fn leaf_node(meta: Meta, storage: Storage, engine: &Arc<Engine>, grad: Option<Arc<GradSlot>>, arena: Option<Arc<super::Arena>>) -> Arc<Node> {
     Arc::new(Node {
         id: next_id(),
         op: Arc::new(Leaf),

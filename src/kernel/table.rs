@@ -11,6 +11,11 @@ macro_rules! kernels {
 
 kernels! {
     "map": "elementwise/map.wgsl", "fused elementwise operations over one index space";
+    "sgd": "optim/sgd.wgsl", "gradient descent over an arena";
+    "sgd_momentum": "optim/sgd_momentum.wgsl", "gradient descent with momentum over an arena";
+    "adam": "optim/adam.wgsl", "Adam and AdamW over an arena";
+    "adam_amsgrad": "optim/adam_amsgrad.wgsl", "Adam and AdamW with AMSGrad over an arena";
+    "place": "optim/place.wgsl", "copy of a value into its slice of an arena";
 }
 
 /// Files that others join by `// use name`.

@@ -95,7 +95,7 @@ impl Tensor {
 
     /// The integers `0..n`, i32.
     pub fn arange(n: usize, device: &Device) -> Result<Tensor> {
-        source("iota", Slots::none(), Meta::new(DType::I32, [n]), device)
+        source("iota", Slots::ints(&[0, 1]), Meta::new(DType::I32, [n]), device)
     }
 
     /// Uniform values in [0, 1). The same bits on every device.
