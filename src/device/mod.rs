@@ -11,7 +11,8 @@ mod select;
 pub(crate) use run::{Prepared, Program};
 pub use run::Readback;
 pub use counters::{CounterValues, Counters};
-pub use launch::{Access, Binding, Check, GpuProgram, HostOperand, HostProgram, HostStep, HostWork, Launch, Slot, Word};
+pub use crate::kernel::Access;
+pub use launch::{Binding, Check, GpuProgram, HostOperand, HostProgram, HostStep, HostWork, Launch, Slot, Word};
 pub use select::Measure;
 
 /// What kind of hardware an adapter is. The order is the order of the device list.

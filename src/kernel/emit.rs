@@ -2,7 +2,7 @@
 //! joining only those library functions that are used. No preprocessor language: the file as it lies is valid WGSL.
 
 use super::{Kernel, table::LIBRARIES};
-use crate::device::Access;
+use super::Access;
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::fmt::Write;

@@ -1,4 +1,5 @@
-//! The one integration test binary.
+//! The integration tests: one binary, a module for each thing that is tested.
 
 mod gpu_device;
 mod smoke;
+mod tidy;
