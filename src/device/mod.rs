@@ -135,23 +135,14 @@ impl Device {
         }
     }
 
-    /// The running totals, to count in.
-    pub(crate) fn count(&self) -> &Counters {
-        match self {
-            Device::Cpu(cpu) => &cpu.counters,
-            #[cfg(feature = "gpu")]
-            Device::Gpu(gpu) => &gpu.counters,
-        }
-    }
-
     /// What the device did so far.
     pub fn counters(&self) -> CounterValues {
-        self.count().read()
+        self.counter_cells().read()
     }
 
     /// Start `bytes_peak` anew from what is in use now.
     pub fn reset_peak(&self) {
-        self.count().reset_peak();
+        self.counter_cells().reset_peak();
     }
 
     /// Refuse to hold more than this many bytes: an allocation beyond is an error, and the process goes on.

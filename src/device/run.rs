@@ -132,6 +132,7 @@ impl Device {
         }
     }
 
+    /// The running totals, to count in.
     pub(crate) fn counter_cells(&self) -> &Counters {
         match self {
             Device::Cpu(cpu) => &cpu.counters,
