@@ -1,12 +1,12 @@
 //! The engine of a device: its plans, and the one place where a graph becomes work.
 
+use super::Tensor;
+use super::arena::{Arena, lies_at, move_to};
 use super::canon::{self, Canon, Place};
 use super::mode;
 use super::node::{Node, NodeState, Value, release_consumers};
 use super::plan::{self, Fault, Plans, Policy};
 use super::record::{self, Recorder};
-use super::arena::{Arena, lies_at, move_to};
-use super::Tensor;
 use crate::device::{Counters, Device, Readback, Storage};
 use crate::error::{Error, Result};
 use smallvec::SmallVec;

@@ -18,8 +18,8 @@ mod slots;
 mod tensor;
 
 pub(crate) use arena::Arena;
-pub use engine::{flush, plan_names};
 pub(crate) use engine::Engine;
+pub use engine::{flush, plan_names};
 pub use lower::launch::{Call, LaunchCtx, Operand};
 pub(crate) use mode::{Phase, scope, with_phase, with_scope};
 pub use mode::{PlanName, grad_enabled, no_grad, plan_name, with_grad_mode};

@@ -111,11 +111,4 @@ impl Plans {
         }
         self.plans.insert(key.into(), (plan, self.clock));
     }
-
-    /// The names of the plans, in order of building.
-    pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.plans.values().map(|(p, used)| (*used, p.name.clone())).collect();
-        names.sort();
-        names.into_iter().map(|(_, n)| n).collect()
-    }
 }

@@ -183,9 +183,8 @@ impl Tensor {
     /// Where `T` is not the element type, and device failures.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         let dtype = self.dtype();
-        T::from_data(self.to_data()?).ok_or_else(|| {
-            Error::invalid(format!("to_vec: a {dtype} tensor was asked for {}", T::DTYPE)).help("convert it with to_dtype")
-        })
+        T::from_data(self.to_data()?)
+            .ok_or_else(|| Error::invalid(format!("to_vec: a {dtype} tensor was asked for {}", T::DTYPE)).help("convert it with to_dtype"))
     }
 
     /// The one value of a tensor with a single element, as an `f64`.

@@ -8,7 +8,7 @@ mod view;
 
 pub use create::Generator;
 pub(crate) use create::is_random;
-pub(crate) use row_op::RowOp;
+pub use row_op::AsRow;
 pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};
