@@ -180,7 +180,7 @@ fn leaf_node(meta: Meta, storage: Storage, engine: &Arc<Engine>, grad: Option<Ar
 }
 
 fn new_leaf(op: Arc<dyn Op>, meta: Meta, state: NodeState, engine: &Arc<Engine>, grad: Option<Arc<GradSlot>>, arena: Option<Arc<super::Arena>>) -> Arc<Node> {
-    Arc::new(Node {
+    let node = Arc::new(Node {
         id: next_id(),
         op,
         slots: Slots::none(),
@@ -194,7 +194,9 @@ fn new_leaf(op: Arc<dyn Op>, meta: Meta, state: NodeState, engine: &Arc<Engine>,
         outs: smallvec![OutSlot { meta, handles: AtomicU32::new(0), consumers: AtomicU32::new(0) }],
         view: None,
         body: Mutex::new(Body { state, inputs: SmallVec::new(), kept: Vec::new(), history: false }),
-    })
+    });
+    engine.stores(&node);
+    node
 }
 
 impl Value {

@@ -61,7 +61,7 @@ impl Tensor {
         if device.is_gpu() && meta.dtype == DType::F64 {
             return Err(Error::shape("tensor: f64 is not available on a GPU").help("use f32, or the CPU backend"));
         }
-        let storage = device.alloc(meta.bytes())?;
+        let storage = engine.alloc(meta.bytes())?;
         device.upload(&storage, &data.to_bytes())?;
         Ok(Tensor::leaf(meta, storage, &engine, None))
     }

@@ -70,7 +70,7 @@ struct Chunk {
 
 /// A tensor that is the whole of a new arena, zeroed.
 fn arena(engine: &Arc<Engine>, meta: Meta, slices: Vec<(usize, usize)>) -> Result<Tensor> {
-    let storage = engine.device.alloc(meta.bytes())?;
+    let storage = engine.alloc(meta.bytes())?;
     engine.device.upload(&storage, &vec![0u8; meta.bytes()])?;
     Ok(Tensor::arena(meta, Arc::new(Arena::new(storage, slices)), engine))
 }
