@@ -6,6 +6,7 @@ pub mod rows;
 mod table;
 mod view;
 
+pub use conv::Conv2dOptions;
 pub use create::Generator;
 pub(crate) use row_op::RowOp;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
@@ -27,4 +28,5 @@ macro_rules! ops {
 
 ops! {
     matmul,
+    conv,
 }
