@@ -6,6 +6,7 @@ pub mod rows;
 mod table;
 mod view;
 
+pub use conv::Conv2dOptions;
 pub use create::Generator;
 pub(crate) use create::is_random;
 pub use row_op::AsRow;
@@ -31,4 +32,5 @@ ops! {
     matmul,
     reduce,
     shape,
+    conv,
 }
