@@ -27,6 +27,8 @@ macro_rules! ops {
 }
 
 ops! {
+    index,
     reduce,
     shape,
+    softmax,
 }
