@@ -33,4 +33,8 @@ ops! {
     reduce,
     shape,
     conv,
+    index,
+    reduce,
+    shape,
+    softmax,
 }
