@@ -51,7 +51,7 @@ impl Engine {
         let mut registry = REGISTRY.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
         let id = device.id();
         let engine = registry.engines.get(&id).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let state = State { plans: Plans::default(), policy: Policy { fuse: true, fault: None }, built: Vec::new() };
+            let state = State { plans: Plans::default(), policy: Policy::USUAL, built: Vec::new() };
             Arc::new(Engine { device: device.clone(), state: Mutex::new(state), stored: Mutex::default() })
         });
         registry.engines.retain(|_, e| e.strong_count() > 0);
@@ -105,11 +105,29 @@ impl Engine {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Switch fusion off or on, or plant a fault, for tests of the planner; forgets the plans.
-    pub fn set_policy(&self, fuse: bool, fault: Option<Fault>) {
+    fn set_policy(&self, policy: Policy) {
         let mut state = self.lock();
-        state.policy = Policy { fuse, fault };
+        state.policy = policy;
         state.plans = Plans::default();
+    }
+}
+
+/// A way of planning other than the usual one, until it is dropped. For tests of the planner.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Planned(Arc<Engine>);
+
+/// Plan for `device` without fusion, or with a fault planted, until what this gives is dropped. Forgets the plans at both ends.
+#[doc(hidden)]
+pub fn plan_with(device: &Device, fuse: bool, fault: Option<Fault>) -> Planned {
+    let engine = Engine::of(device);
+    engine.set_policy(Policy { fuse, fault });
+    Planned(engine)
+}
+
+impl Drop for Planned {
+    fn drop(&mut self) {
+        self.0.set_policy(Policy::USUAL);
     }
 }
 

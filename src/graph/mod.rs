@@ -19,7 +19,11 @@ mod tensor;
 
 pub(crate) use arena::Arena;
 pub(crate) use engine::Engine;
+#[doc(hidden)]
+pub use engine::{Planned, plan_with};
 pub use engine::{flush, plan_names};
+#[doc(hidden)]
+pub use plan::Fault;
 pub use lower::launch::{Call, LaunchCtx, Operand};
 pub(crate) use mode::{Phase, scope, with_phase, with_scope};
 pub use mode::{PlanName, grad_enabled, no_grad, plan_name, with_grad_mode};

@@ -38,6 +38,10 @@ pub(crate) struct Policy {
     pub fault: Option<Fault>,
 }
 
+impl Policy {
+    pub const USUAL: Policy = Policy { fuse: true, fault: None };
+}
+
 /// Schedule, fuse, place and compile.
 pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Policy) -> Result<Plan> {
     merge_common(canon, policy.fault);

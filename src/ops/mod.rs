@@ -34,7 +34,5 @@ ops! {
     shape,
     conv,
     index,
-    reduce,
-    shape,
     softmax,
 }
