@@ -38,7 +38,6 @@ kernels! {
 }
 
 /// Files that others join by `// use name`.
-pub(super) static LIBRARIES: &[(&str, &str)] = &[("math", include_str!("../../shaders/math.wgsl")), ("philox", include_str!("../../shaders/philox.wgsl"))];
 pub(super) static LIBRARIES: &[(&str, &str)] = &[
     ("layout", include_str!("../../shaders/layout.wgsl")),
     ("math", include_str!("../../shaders/math.wgsl")),

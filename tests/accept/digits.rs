@@ -18,8 +18,18 @@ pub static LINES: &[Line] = &[
     Line { name: "digits: repeats, gpu", limit: "same seed twice: same bits; another seed: not", quick: false, run: repeats_gpu },
     Line { name: "digits: plans, cpu", limit: "at most 6, by name", quick: true, run: plans_cpu },
     Line { name: "digits: plans, gpu", limit: "at most 6, by name", quick: false, run: plans_gpu },
-    Line { name: "digits: steady loop, cpu", limit: "after epoch 1: 0 plans, 0 pipelines, 0 create_buffer; a step 1 submit, 1 write; host_fallbacks 0", quick: true, run: steady_cpu },
-    Line { name: "digits: steady loop, gpu", limit: "after epoch 1: 0 plans, 0 pipelines, 0 create_buffer; a step 1 submit, 1 write; host_fallbacks 0", quick: false, run: steady_gpu },
+    Line {
+        name: "digits: steady loop, cpu",
+        limit: "after epoch 1: 0 plans, 0 pipelines, 0 create_buffer; a step 1 submit, 1 write; host_fallbacks 0",
+        quick: true,
+        run: steady_cpu,
+    },
+    Line {
+        name: "digits: steady loop, gpu",
+        limit: "after epoch 1: 0 plans, 0 pipelines, 0 create_buffer; a step 1 submit, 1 write; host_fallbacks 0",
+        quick: false,
+        run: steady_gpu,
+    },
 ];
 
 const SEEDS: u64 = 10;
@@ -81,7 +91,11 @@ fn train(device: &str, seed: u64) -> anyhow::Result<Run> {
     let seconds = began.elapsed().as_secs_f64();
     ensure!(out.status.success(), "train ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
     let run = folder.join("runs/digits");
-    let run = Run { result: serde_json::from_str(&std::fs::read_to_string(run.join("result.json"))?)?, model: std::fs::read(run.join("model.safetensors"))?, seconds };
+    let run = Run {
+        result: serde_json::from_str(&std::fs::read_to_string(run.join("result.json"))?)?,
+        model: std::fs::read(run.join("model.safetensors"))?,
+        seconds,
+    };
     std::fs::remove_dir_all(&folder)?;
     Ok(run)
 }
@@ -119,7 +133,10 @@ fn repeats(s: &mut State, device: &'static str) -> anyhow::Result<Outcome> {
     let again = train(device, 0)?;
     let other = s.digits.get(device, 1)?;
     let (same, differs) = (first.model == again.model, first.model != other.model);
-    Ok(Outcome::of(same && differs, format!("same seed: {}; other seed: {}", if same { "same bits" } else { "other bits" }, if differs { "other bits" } else { "same bits" })))
+    Ok(Outcome::of(
+        same && differs,
+        format!("same seed: {}; other seed: {}", if same { "same bits" } else { "other bits" }, if differs { "other bits" } else { "same bits" }),
+    ))
 }
 
 fn repeats_cpu(s: &mut State) -> anyhow::Result<Outcome> {
@@ -154,7 +171,10 @@ fn steady(s: &mut State, device: &'static str) -> anyhow::Result<Outcome> {
     let later = [number(&after["plans_built"])?, number(&after["pipelines"])?, number(&after["create_buffer"])?];
     let (submits, writes, fallbacks) = (number(&step["submits"])?, number(&step["param_writes"])?, number(&c["host_fallbacks"])?);
     let pass = later == [0, 0, 0] && submits == 1 && writes == 1 && fallbacks == 0;
-    Ok(Outcome::of(pass, format!("{} plans, {} pipelines, {} create_buffer; {submits} submit, {writes} write; {fallbacks} fallbacks", later[0], later[1], later[2])))
+    Ok(Outcome::of(
+        pass,
+        format!("{} plans, {} pipelines, {} create_buffer; {submits} submit, {writes} write; {fallbacks} fallbacks", later[0], later[1], later[2]),
+    ))
 }
 
 fn steady_cpu(s: &mut State) -> anyhow::Result<Outcome> {

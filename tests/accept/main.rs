@@ -43,7 +43,8 @@ fn main() -> ExitCode {
     let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).cloned();
     let mut state = State { quick: args.iter().any(|a| a == "--quick"), ..State::default() };
     let only = value("--only").unwrap_or_default();
-    let lines: Vec<&Line> = digits::LINES.iter().chain(suite::LINES.iter().copied()).chain(build::LINES).filter(|l| (l.quick || !state.quick) && l.name.contains(&only)).collect();
+    let lines: Vec<&Line> =
+        digits::LINES.iter().chain(suite::LINES.iter().copied()).chain(build::LINES).filter(|l| (l.quick || !state.quick) && l.name.contains(&only)).collect();
     if lines.is_empty() {
         eprintln!("no line's name contains {only}");
         return ExitCode::FAILURE;
@@ -68,7 +69,9 @@ fn main() -> ExitCode {
     }
     if let Some(file) = value("--write") {
         let cores = std::thread::available_parallelism().map_or(0, |n| n.get());
-        let text = format!("# What `make accept-spine` measured\n\n{cores} cores, no GPU: the adapter is Mesa's llvmpipe (lavapipe).\nEach line: what holds, what was seen, the limit, the seconds it took.\n\n```text\n{table}```\n");
+        let text = format!(
+            "# What `make accept-spine` measured\n\n{cores} cores, no GPU: the adapter is Mesa's llvmpipe (lavapipe).\nEach line: what holds, what was seen, the limit, the seconds it took.\n\n```text\n{table}```\n"
+        );
         if let Err(e) = std::fs::write(&file, text) {
             eprintln!("{file}: {e}");
             failed += 1;

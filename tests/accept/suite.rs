@@ -30,7 +30,12 @@ probes! {
 }
 
 const REST: &[Line] = &[
-    Line { name: "random graphs, 2000", limit: "fused, unfused and definition agree; features each at least 10 %; every op; mean 15 nodes", quick: false, run: fuzz },
+    Line {
+        name: "random graphs, 2000",
+        limit: "fused, unfused and definition agree; features each at least 10 %; every op; mean 15 nodes",
+        quick: false,
+        run: fuzz,
+    },
     Line { name: "planted planner faults", limit: "each of five found within 200 graphs", quick: false, run: faults },
     Line { name: "the suite under WGRAD_POISON", limit: "passes", quick: false, run: poison },
     Line { name: "golden, cpu and llvmpipe", limit: "every case of the list passes", quick: true, run: golden },
