@@ -8,6 +8,7 @@ mod view;
 
 pub use conv::Conv2dOptions;
 pub use create::Generator;
+pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
 pub(crate) use row_op::RowOp;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};
@@ -29,4 +30,5 @@ macro_rules! ops {
 ops! {
     matmul,
     conv,
+    pool,
 }
