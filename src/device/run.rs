@@ -85,6 +85,20 @@ impl Device {
         }
     }
 
+    /// Copy one storage to another of the same size.
+    pub(crate) fn copy(&self, from: &Storage, to: &Storage) -> Result<()> {
+        match (self, &from.buffer, &to.buffer) {
+            (Device::Cpu(cpu), Buffer::Cpu(a), Buffer::Cpu(b)) => {
+                let bytes = cpu.read(a, from.offset, from.bytes)?;
+                cpu.upload(b, to.offset, &bytes)
+            }
+            #[cfg(feature = "gpu")]
+            (Device::Gpu(gpu), ..) => gpu.copy(from, to),
+            #[cfg(feature = "gpu")]
+            _ => Err(crate::error::Error::internal("copy: the buffers are another device's")),
+        }
+    }
+
     pub(crate) fn prepare(&self, program: Program) -> Result<Prepared> {
         match (self, program) {
             (Device::Cpu(cpu), Program::Host(p)) => Ok(Prepared::Host(cpu.prepare(p)?)),
@@ -110,14 +124,13 @@ impl Device {
                 if reads.is_empty() { Ok(None) } else { fetch_host(cpu, reads).map(Some) }
             }
             #[cfg(feature = "gpu")]
-            (Device::Gpu(gpu), Prepared::Gpu(p)) => {
-                Ok(gpu.run(p, data, leaves, outputs, copies_before, reads)?.map(|r| Readback(Kind::Gpu(r))))
-            }
+            (Device::Gpu(gpu), Prepared::Gpu(p)) => Ok(gpu.run(p, data, leaves, outputs, copies_before, reads)?.map(|r| Readback(Kind::Gpu(r)))),
             #[cfg(feature = "gpu")]
             _ => Err(crate::error::Error::internal("run: the program is another device's")),
         }
     }
 
+    /// The running totals, to count in.
     pub(crate) fn counter_cells(&self) -> &Counters {
         match self {
             Device::Cpu(cpu) => &cpu.counters,

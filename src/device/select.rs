@@ -11,6 +11,9 @@ use super::{
     gpu::{self, AdapterInfo, Gpu, GpuOptions},
 };
 
+/// A way to compare devices: steps a second of the caller's own work on one.
+pub type Measure<'a> = &'a dyn Fn(&Device) -> Result<f64>;
+
 /// A number for a new device, unique in the process.
 pub(super) fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -75,9 +78,9 @@ impl Device {
         Self::open_measured(spec, None)
     }
 
-    /// As [`Device::open`], with a way to measure for `auto`: steps a second of the caller's own work on a device. The faster of the CPU and the first
+    /// As [`Device::open`], with a measure for `auto`. The faster of the CPU and the first
     /// adapter is taken, and both rates are said. Training brings such a measure; without one, `auto` is an error.
-    pub fn open_measured(spec: &str, measure: Option<&dyn Fn(&Device) -> Result<f64>>) -> Result<(Device, String)> {
+    pub fn open_measured(spec: &str, measure: Option<Measure<'_>>) -> Result<(Device, String)> {
         match Spec::parse(spec)? {
             Spec::Cpu => {
                 let device = Self::cpu()?;
@@ -100,7 +103,7 @@ impl Device {
     }
 
     /// As [`Device::best`], with a measure for `WGRAD_DEVICE=auto`.
-    pub fn best_measured(measure: Option<&dyn Fn(&Device) -> Result<f64>>) -> Result<(Device, String)> {
+    pub fn best_measured(measure: Option<Measure<'_>>) -> Result<(Device, String)> {
         if let Some(spec) = env::text("WGRAD_DEVICE")? {
             let (device, why) = Self::open_measured(&spec, measure).map_err(|e| e.context("WGRAD_DEVICE"))?;
             return Ok((device, format!("{why} by WGRAD_DEVICE")));
@@ -154,7 +157,7 @@ impl Device {
     }
 
     /// The faster of the CPU and the first adapter by this measure.
-    fn faster(measure: &dyn Fn(&Device) -> Result<f64>) -> Result<(Device, String)> {
+    fn faster(measure: Measure<'_>) -> Result<(Device, String)> {
         let cpu = Self::cpu()?;
         let (gpu, _) = match Self::open("gpu") {
             Ok(gpu) => gpu,

@@ -1,8 +1,10 @@
 //! Arenas: one buffer for many values that are updated in place (parameters) or written side by side (their gradients).
 
-use super::node::{Value, WeakValue};
-use crate::device::Storage;
+use super::node::{NodeState, Value, WeakValue};
+use crate::device::{Device, Storage};
+use crate::error::Result;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The slices of one arena buffer, and which value lies in each now. Offsets are multiples of 256 bytes, so each slice can be bound on its own.
 #[derive(Debug)]
@@ -46,5 +48,30 @@ impl Arena {
 
     pub fn set_owner(&self, i: usize, value: &Value) {
         self.owners.lock().unwrap_or_else(|e| e.into_inner())[i] = Some(value.downgrade());
+    }
+
+    /// Before slice `i` is written from outside a plan: a value in it that handles still name moves to a buffer of its own.
+    pub fn evict(&self, i: usize, device: &Device) -> Result<()> {
+        let Some(owner) = self.owner(i) else { return Ok(()) };
+        let from = self.slice(i);
+        if !lies_at(&owner, &from) || owner.slot().handles.load(Relaxed) + owner.slot().consumers.load(Relaxed) == 0 {
+            return Ok(());
+        }
+        let to = device.alloc(from.bytes)?;
+        device.copy(&from, &to)?;
+        move_to(&owner, to);
+        Ok(())
+    }
+}
+
+/// Whether the value's storage is exactly there.
+pub(super) fn lies_at(value: &Value, at: &Storage) -> bool {
+    value.storage().is_some_and(|s| s.buffer.id() == at.buffer.id() && s.offset == at.offset)
+}
+
+/// The value now lies in `to`.
+pub(super) fn move_to(value: &Value, to: Storage) {
+    if let NodeState::Done(storages) = &mut value.node.body().state {
+        storages[value.out as usize] = Some(to);
     }
 }

@@ -1,10 +1,10 @@
 //! The canonical form of what is about to run: which nodes, in which order, and the two parts of them that matter. The KEY is structure, by which plans are
 //! cached; the DATA is floats, positions and seeds, which every run brings anew.
 
+use super::Slots;
 use super::mode::Phase;
 use super::node::{Node, NodeState, Value};
 use super::op::{Key, Op};
-use super::{Arena, Slots};
 use crate::device::Storage;
 use crate::error::{Error, Result};
 use crate::tensor::{Layout, Meta};
@@ -194,6 +194,9 @@ impl Builder {
             return Ok(Src::Leaf(l));
         }
         let storage = base.storage().ok_or_else(|| {
+            if base.node.op.name() == "vmap input" {
+                return Error::invalid("vmap: a value was read inside the function").help("return it from the function, and read it there");
+            }
             // History that backward consumed leaves no values behind; reaching for one is a fault of the graph, never of its user.
             Error::internal(format!("{}: its value was needed after it was dropped", base.node.op.name()))
         })?;
@@ -320,32 +323,31 @@ impl Builder {
     /// Updates write parameters in place, and their gradients are made where the update reads them.
     fn place_in_arenas(&mut self) {
         let mut wanted: Vec<(u32, u8, Place)> = Vec::new();
+        let mut placed: HashSet<(u32, u8)> = HashSet::new();
         for (i, node) in self.canon.nodes.iter().enumerate() {
             let Some(arenas) = node.op.arenas() else { continue };
             let leaf = |input: usize| match node.inputs[input].src {
                 Src::Leaf(l) => Some(l),
                 Src::Node(..) => None,
             };
-            if let Some(p) = leaf(arenas.values) {
-                wanted.extend((0..node.outs.len()).map(|o| (i as u32, o as u8, Place::Arena(p, o as u32))));
+            for (o, &(input, slice)) in arenas.outputs.iter().enumerate() {
+                wanted.extend(leaf(input).map(|l| (i as u32, o as u8, Place::Arena(l, slice))));
             }
-            if let Some(g) = leaf(arenas.grads) {
-                for n in 0..node.outs.len() {
-                    let input = &node.inputs[n];
-                    if let Src::Node(m, o) = input.src {
-                        let producer = &self.canon.nodes[m as usize];
-                        let whole = input.layout.is_contiguous() && producer.outs[o as usize].numel() == input.layout.shape.numel();
-                        let taken = wanted.iter().any(|w| (w.0, w.1) == (m, o));
-                        if whole && !taken && !producer.source {
-                            wanted.push((m, o, Place::Arena(g, n as u32)));
-                        }
+            for (n, &(input, slice)) in arenas.grads.iter().enumerate() {
+                let x = &node.inputs[n];
+                if let (Src::Node(m, o), Some(l)) = (x.src, leaf(input)) {
+                    let producer = &self.canon.nodes[m as usize];
+                    let whole = x.layout.is_contiguous() && producer.outs[o as usize].numel() == x.layout.shape.numel();
+                    if whole && !producer.source && placed.insert((m, o)) {
+                        wanted.push((m, o, Place::Arena(l, slice)));
                     }
                 }
             }
         }
+        let at: HashMap<(u32, u8), usize> = self.canon.outputs.iter().enumerate().map(|(k, x)| ((x.node, x.out), k)).collect();
         for (node, out, place) in wanted {
-            match self.canon.outputs.iter_mut().find(|x| (x.node, x.out) == (node, out)) {
-                Some(x) => x.place = place,
+            match at.get(&(node, out)) {
+                Some(&k) => self.canon.outputs[k].place = place,
                 None => self.canon.outputs.push(CanonOutput { node, out, place }),
             }
         }
@@ -355,11 +357,4 @@ impl Builder {
 fn push_meta(key: &mut Vec<u64>, meta: &Meta) {
     key.push(meta.dtype as u64 | (meta.shape.rank() as u64) << 8);
     key.extend(meta.shape.iter().map(|&d| d as u64));
-}
-
-impl Canon {
-    /// The arena that leaf `l` is the whole of.
-    pub fn arena(&self, l: u32) -> Option<&Arc<Arena>> {
-        self.leaves[l as usize].node.arena.as_ref()
-    }
 }

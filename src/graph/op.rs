@@ -76,13 +76,13 @@ pub struct Fuses {
     pub prologue: bool,
 }
 
-/// The inputs of an update that are whole arenas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where an update works: which of its inputs are whole arenas, and what lies in their slices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arenas {
-    /// The arena of the values, which are overwritten.
-    pub values: usize,
-    /// The arena of their gradients.
-    pub grads: usize,
+    /// For each output, the input that is the arena it overwrites, and its slice there.
+    pub outputs: Vec<(usize, u32)>,
+    /// For each gradient among the inputs (they come first), the input that is the arena it is to be made in, and its slice there.
+    pub grads: Vec<(usize, u32)>,
 }
 
 /// An operation. Its fields are integers only: floats, positions and seeds are slots of the node, so that they are data wherever a plan runs.
@@ -116,8 +116,12 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
         Fuses::default()
     }
 
-    /// For updates: which inputs are the arenas it works in. Output n then overwrites slice n of the values' arena, and input n, its gradient, is made in
-    /// slice n of the gradients' arena wherever the plan itself computes it.
+    /// Buffers that its kernels bind besides inputs, output and scratch: the error words, where it checks its data.
+    fn extra_bindings(&self) -> usize {
+        0
+    }
+
+    /// For updates: the arenas it works in. Outputs overwrite their slices, and gradients are made in theirs wherever the plan itself computes them.
     fn arenas(&self) -> Option<Arenas> {
         None
     }
@@ -174,6 +178,11 @@ impl Saved<'_> {
     /// Output `n`, which `saves` must name.
     pub fn output(&self, n: usize) -> &Tensor {
         self.outputs[n].as_ref().expect("backward uses an output that saves() does not name")
+    }
+
+    /// How many inputs there are.
+    pub fn input_count(&self) -> usize {
+        self.input_metas.len()
     }
 
     /// Type and shape of input `n`.

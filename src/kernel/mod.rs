@@ -29,3 +29,12 @@ pub fn find(name: &str) -> Result<&'static Kernel> {
         }
     })
 }
+
+/// How a launch uses a storage binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// `var<storage, read>`.
+    Read,
+    /// `var<storage, read_write>`.
+    ReadWrite,
+}

@@ -10,6 +10,9 @@ pub use conv::Conv2dOptions;
 pub use create::Generator;
 pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
 pub(crate) use row_op::RowOp;
+pub(crate) use create::is_random;
+pub use row_op::AsRow;
+pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};
 
@@ -29,6 +32,10 @@ macro_rules! ops {
 
 ops! {
     matmul,
+    reduce,
+    shape,
     conv,
     pool,
+    index,
+    softmax,
 }

@@ -48,19 +48,17 @@ pub fn adapters() -> Vec<AdapterInfo> {
     enumerate().iter().map(|(info, _)| info.clone()).collect()
 }
 
-/// The list of [`adapters`], with their handles.
-pub(super) fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
-    let found = super::scope::ready(instance().enumerate_adapters(wgpu::Backends::all()));
-    let mut list: Vec<_> = found.into_iter().filter(has_floor).map(|a| (describe(&a.get_info(), &a.limits(), a.features() & wanted()), a)).collect();
-    // A stable sort: twins (two equal cards) keep the driver's order.
-    list.sort_by(|(a, _), (b, _)| (a.kind, backend_rank(a.backend), &a.name).cmp(&(b.kind, backend_rank(b.backend), &b.name)));
-    list
-}
-
-/// One instance a process: drivers dislike being loaded again and again.
-fn instance() -> &'static wgpu::Instance {
-    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
-    INSTANCE.get_or_init(|| wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle()))
+/// The list of [`adapters`], with their handles. Looked up once a process: drivers are slow to load, and some complain on standard error each time.
+pub(super) fn enumerate() -> &'static [(AdapterInfo, wgpu::Adapter)] {
+    static LIST: OnceLock<Vec<(AdapterInfo, wgpu::Adapter)>> = OnceLock::new();
+    LIST.get_or_init(|| {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let found = super::scope::ready(instance.enumerate_adapters(wgpu::Backends::all()));
+        let mut list: Vec<_> = found.into_iter().filter(has_floor).map(|a| (describe(&a.get_info(), &a.limits(), a.features() & wanted()), a)).collect();
+        // A stable sort: twins (two equal cards) keep the driver's order.
+        list.sort_by(|(a, _), (b, _)| (a.kind, backend_rank(a.backend), &a.name).cmp(&(b.kind, backend_rank(b.backend), &b.name)));
+        list
+    })
 }
 
 /// Whether a device with exactly the default limits can be opened.

@@ -1,14 +1,14 @@
 //! The engine: one run of a program is one write of its words, one compute pass and one submit, its readback included.
 
-use super::memory::{ALIGN, Use};
+use super::memory::{ALIGN, GpuBuffer};
 use super::pipeline::{BindCache, Bound};
-use super::program::{Prepared, window_bytes};
+use super::program::{Prepared, Step, window_bytes};
 use super::{Gpu, Readback};
 use crate::device::{Access, Counters, Slot, Storage};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use smallvec::SmallVec;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes of the buffer of NaN that poisoned ranges are copied from.
 const POISON_BYTES: usize = 1 << 20;
@@ -32,6 +32,13 @@ pub struct KernelCall<'a> {
     pub grid: [u32; 3],
 }
 
+/// One run of a program: what stands behind its slots.
+struct Run<'a> {
+    program: &'a Prepared,
+    leaves: &'a [Bound<'a>],
+    outputs: &'a [Bound<'a>],
+}
+
 impl Gpu {
     /// Run a program. `data` fills its words, `leaves` and `outputs` stand behind its slots. `copies_before` (from, to) are made before its first launch;
     /// `reads` are copied out after its last, in the same submit, together with the words of all checks that nobody has read.
@@ -50,34 +57,38 @@ impl Gpu {
         if program.device != self.id {
             return Err(Error::internal(format!("run: a program of device {} on device {}", program.device, self.id)));
         }
+        if data.len() < program.data_len {
+            return Err(Error::internal(format!("run: the program reads {} entries of data, {} are given", program.data_len, data.len())));
+        }
         let (leaves, outputs) = (self.bounds(leaves, "leaf")?, self.bounds(outputs, "output")?);
         let copies = copies_before.iter().map(|(from, to)| Ok((self.bound(from, "copy from")?, self.bound(to, "copy to")?))).collect::<Result<Vec<_>>>()?;
         let reads = self.bounds(reads, "read")?;
         let poison = if self.options.poison { Some(self.poison_buffer()?) } else { None };
         let staged = if reads.is_empty() { None } else { Some(self.stage(&reads, Some(program))?) };
-        let label = program.steps.first().map_or("run", |s| &s.label);
+        let run = Run { program, leaves: &leaves, outputs: &outputs };
 
-        let submitted = self.guarded(label, || {
-            let groups = self.groups(program, &leaves, &outputs)?;
+        let submitted = self.guarded("run", || {
+            let groups = {
+                let mut cache = self.binds();
+                program.steps.iter().map(|step| self.group(&mut cache, &run, step)).collect::<Result<Vec<_>>>()?
+            };
             let parts = program.parts(self.info.kind, self.options.submit_ms);
             let mut commands: SmallVec<[wgpu::CommandBuffer; 2]> = SmallVec::new();
             let mut start = 0;
             for (n, end) in parts.iter().copied().enumerate() {
                 let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 if n == 0 {
-                    if let Some(poison) = &poison {
-                        self.encode_poison(&mut encoder, poison, program, &leaves, &outputs);
-                    }
                     for (from, to) in copies.iter().filter(|(from, _)| from.bytes > 0) {
                         copy(&mut encoder, from, to);
+                    }
+                    if let Some(poison) = &poison {
+                        encode_poison(&mut encoder, poison, &run, &copies);
                     }
                 }
                 if end > start {
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                     for (step, group) in program.steps[start..end].iter().zip(&groups[start..end]) {
-                        pass.set_pipeline(&step.pipeline.raw);
-                        pass.set_bind_group(0, group, &[]);
-                        pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
+                        dispatch(&mut pass, step, group);
                     }
                 }
                 start = end;
@@ -89,6 +100,7 @@ impl Gpu {
             Counters::add(&self.counters.dispatches, program.steps.len() as u64);
             self.submit_in_turn(program, data, commands)
         });
+        let submitted = submitted.map_err(|e| self.blame(&run, e));
 
         match staged {
             Some(staged) => self.map(staged, submitted).map(Some),
@@ -115,7 +127,7 @@ impl Gpu {
         let began = Instant::now();
         let mut last = None;
         for part in commands {
-            last = Some(self.submit(part));
+            last = Some(self.submit(Some(part))?);
         }
         if self.info.kind != super::Kind::Software && program.timing.wanted() {
             let timing = program.timing.clone();
@@ -128,59 +140,60 @@ impl Gpu {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The one place that submits, and counts it. Inside a scope.
-    pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> wgpu::SubmissionIndex {
+    /// The one place that submits, and counts it. Inside a scope, which says why where it says why.
+    pub(super) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> Result<wgpu::SubmissionIndex> {
         Counters::add(&self.counters.submits, 1);
-        self.queue.submit([commands])
+        let index = self.queue.submit(commands);
+        // The one way to learn that a submission was dropped: its number is above the last that was accepted. This does not wait.
+        match self.poll(wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: Some(Duration::ZERO) }) {
+            Err(wgpu::PollError::WrongSubmissionIndex(..)) => Err(Error::device_lost(format!("{}: the device is lost", self.info.short_name()))),
+            _ => Ok(index),
+        }
     }
 
-    /// The bind group of each launch.
-    fn groups(&self, program: &Prepared, leaves: &[Bound<'_>], outputs: &[Bound<'_>]) -> Result<Vec<wgpu::BindGroup>> {
-        let Some(uniforms) = &program.uniforms else { return Ok(Vec::new()) };
-        let mut cache: MutexGuard<'_, BindCache> = self.binds();
-        let mut groups = Vec::with_capacity(program.steps.len());
-        for step in &program.steps {
-            let mut bound: SmallVec<[Bound<'_>; 9]> = SmallVec::new();
-            bound.push(Bound { buffer: uniforms, offset: step.window, bytes: step.window_bytes });
-            for b in &step.bindings {
-                let found = match b.slot {
-                    Slot::Leaf(i) => leaves.get(i).copied(),
-                    Slot::Output(i) => outputs.get(i).copied(),
-                    Slot::Temp(i) => program.temporaries.get(i).map(|(buffer, bytes)| Bound { buffer, offset: 0, bytes: *bytes }),
-                    Slot::Errors => program.errors.as_ref().map(|e| Bound { buffer: &e.buffer, offset: 0, bytes: e.bytes() }),
-                };
-                match found.filter(|f| f.bytes > 0) {
-                    Some(found) => bound.push(found),
-                    None => return Err(Error::internal(format!("{}: {:?} has no buffer, or an empty one", step.label, b.slot))),
-                }
-            }
-            groups.push(self.bind_group(&mut cache, &step.pipeline, &bound));
+    /// The bind group of a launch. Inside a scope.
+    fn group(&self, cache: &mut BindCache, run: &Run<'_>, step: &Step) -> Result<wgpu::BindGroup> {
+        let missing = || Error::internal(format!("{}: a slot has no buffer, or an empty one: {:?}", step.label, step.bindings));
+        let uniforms = run.program.uniforms.as_ref().ok_or_else(missing)?;
+        let mut bound: SmallVec<[Bound<'_>; 9]> = SmallVec::new();
+        bound.push(Bound { buffer: uniforms, offset: step.window, bytes: step.window_bytes });
+        for b in &step.bindings {
+            let found = match b.slot {
+                Slot::Leaf(i) => run.leaves.get(i).copied(),
+                Slot::Output(i) => run.outputs.get(i).copied(),
+                Slot::Temp(i) => run.program.temporaries.get(i).map(|(buffer, bytes)| Bound { buffer, offset: 0, bytes: *bytes }),
+                Slot::Errors => run.program.errors.as_ref().map(|e| Bound { buffer: &e.buffer, offset: 0, bytes: e.bytes() }),
+            };
+            bound.push(found.filter(|f| f.bytes > 0).ok_or_else(missing)?);
         }
-        Ok(groups)
+        Ok(self.bind_group(cache, &step.pipeline, &bound))
+    }
+
+    /// wgpu refuses a run as a whole: find the launch that it means, by encoding each alone.
+    fn blame(&self, run: &Run<'_>, whole: Error) -> Error {
+        if !matches!(whole.kind(), ErrorKind::Kernel(_)) {
+            return whole;
+        }
+        let alone = |step: &Step| {
+            self.guarded(&step.label, || {
+                let group = self.group(&mut self.binds(), run, step)?;
+                let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                dispatch(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), step, &group);
+                drop(encoder.finish());
+                Ok(())
+            })
+        };
+        run.program.steps.iter().find_map(|step| alone(step).err()).unwrap_or(whole)
     }
 
     /// The device's buffer of NaN.
-    fn poison_buffer(self: &Arc<Self>) -> Result<Arc<super::GpuBuffer>> {
+    fn poison_buffer(self: &Arc<Self>) -> Result<Arc<GpuBuffer>> {
         if let Some(buffer) = self.poison.get() {
             return Ok(buffer.clone());
         }
         let buffer = self.alloc(POISON_BYTES)?;
         self.upload(&buffer, 0, bytemuck::cast_slice(&vec![POISON; POISON_BYTES / 4]))?;
         Ok(self.poison.get_or_init(|| buffer).clone())
-    }
-
-    /// Fill what holds no value yet. An output that is updated in place is a leaf, too, and holds one.
-    fn encode_poison(&self, encoder: &mut wgpu::CommandEncoder, poison: &super::GpuBuffer, program: &Prepared, leaves: &[Bound<'_>], outputs: &[Bound<'_>]) {
-        let fresh = outputs.iter().filter(|o| !leaves.iter().any(|l| overlap(l, o))).copied();
-        let temporaries = program.temporaries.iter().map(|(buffer, bytes)| Bound { buffer, offset: 0, bytes: *bytes });
-        for to in fresh.chain(temporaries) {
-            let mut done = 0;
-            while done < to.bytes {
-                let bytes = (to.bytes - done).min(POISON_BYTES);
-                copy(encoder, &Bound { buffer: poison, offset: 0, bytes }, &Bound { offset: to.offset + done, ..to });
-                done += bytes;
-            }
-        }
     }
 
     /// Run one kernel by hand: compile it or find it compiled, bind, submit. It sees all that was submitted before.
@@ -202,7 +215,7 @@ impl Gpu {
         let bytes = window_bytes(call.words.len());
         let mut words = call.words.to_vec();
         words.resize(bytes / 4, 0);
-        let uniforms = self.alloc_for(Use::Shader, bytes)?;
+        let uniforms = self.alloc(bytes)?;
         self.guarded(call.label, || {
             let bound: SmallVec<[Bound<'_>; 9]> = std::iter::once(Bound { buffer: &uniforms, offset: 0, bytes }).chain(storages).collect();
             let group = self.bind_group(&mut self.binds(), &pipeline, &bound);
@@ -217,7 +230,7 @@ impl Gpu {
             Counters::add(&self.counters.dispatches, 1);
             let _turn = self.turn();
             self.write(&self.counters.param_writes, &uniforms, 0, bytemuck::cast_slice(&words));
-            self.submit(commands);
+            self.submit(Some(commands))?;
             Ok(())
         })
     }
@@ -237,7 +250,7 @@ impl Gpu {
             let commands = encoder.finish();
             // Not between the parts of another thread's run.
             let _turn = self.turn();
-            self.submit(commands);
+            self.submit(Some(commands))?;
             Ok(())
         })
     }
@@ -253,6 +266,27 @@ impl Gpu {
 
 fn copy(encoder: &mut wgpu::CommandEncoder, from: &Bound<'_>, to: &Bound<'_>) {
     encoder.copy_buffer_to_buffer(from.buffer.wgpu(), from.offset as u64, to.buffer.wgpu(), to.offset as u64, Some(from.bytes as u64));
+}
+
+fn dispatch(pass: &mut wgpu::ComputePass<'_>, step: &Step, group: &wgpu::BindGroup) {
+    pass.set_pipeline(&step.pipeline.raw);
+    pass.set_bind_group(0, group, &[]);
+    pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
+}
+
+/// Fill what holds no value yet. An output that is updated in place is a leaf, too, and holds one; so does what was just copied to.
+fn encode_poison(encoder: &mut wgpu::CommandEncoder, poison: &GpuBuffer, run: &Run<'_>, copies: &[(Bound<'_>, Bound<'_>)]) {
+    let live = |o: &Bound<'_>| run.leaves.iter().chain(copies.iter().map(|(_, to)| to)).any(|l| overlap(l, o));
+    let fresh = run.outputs.iter().filter(|o| !live(o)).copied();
+    let temporaries = run.program.temporaries.iter().map(|(buffer, bytes)| Bound { buffer, offset: 0, bytes: *bytes });
+    for to in fresh.chain(temporaries) {
+        let mut done = 0;
+        while done < to.bytes {
+            let bytes = (to.bytes - done).min(POISON_BYTES);
+            copy(encoder, &Bound { buffer: poison, offset: 0, bytes }, &Bound { offset: to.offset + done, bytes, ..to });
+            done += bytes;
+        }
+    }
 }
 
 fn overlap(a: &Bound<'_>, b: &Bound<'_>) -> bool {

@@ -2,7 +2,7 @@
 
 use super::Gpu;
 use crate::device::{Buffer, Counters, Storage, human};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
@@ -172,17 +172,22 @@ impl Gpu {
     /// A new buffer from the driver, after the cap's say. Where memory is short, free buffers of other sizes are given back first.
     fn fresh(&self, u: Use, size: usize, asked: usize) -> Result<Raw> {
         self.reserve(size, asked)?;
+        let short = |e: &Error| matches!(e.kind(), ErrorKind::OutOfMemory(_));
         let made = match self.create_buffer(u, size) {
-            Err(e) if matches!(e.kind(), crate::error::ErrorKind::OutOfMemory(_)) && self.trim() > 0 => self.create_buffer(u, size),
+            Err(e) if short(&e) && self.trim() > 0 => self.create_buffer(u, size),
             made => made,
         };
-        match made {
-            Ok(buffer) => Ok(Raw { id: self.pool().id(), buffer, bound: AtomicBool::new(false) }),
-            Err(e) => {
-                Counters::sub(&self.counters.bytes_reserved, size as u64);
-                Err(e)
-            }
-        }
+        made.map(|buffer| Raw { id: self.pool().id(), buffer, bound: AtomicBool::new(false) }).map_err(|e| {
+            Counters::sub(&self.counters.bytes_reserved, size as u64);
+            if short(&e) { self.no_memory("the device is out of memory", asked) } else { e }
+        })
+    }
+
+    fn no_memory(&self, what: &str, asked: usize) -> Error {
+        let cap = if self.cap() == u64::MAX { String::new() } else { format!(", cap {}", human(self.cap())) };
+        let name = self.info.short_name();
+        Error::out_of_memory(format!("{name}: {what}: {} asked for, {}{cap}", human(asked as u64), self.memory_use()))
+            .help("use a smaller batch, drop tensors, or raise the cap where there is one")
     }
 
     /// Count `size` bytes as reserved, or say why not.
@@ -194,14 +199,7 @@ impl Gpu {
         if fits(self) || (self.trim() > 0 && fits(self)) {
             return Ok(());
         }
-        Err(Error::out_of_memory(format!(
-            "{}: the memory cap is reached: {} asked for, {}, cap {}",
-            self.info.short_name(),
-            human(asked as u64),
-            self.memory_use(),
-            human(self.cap())
-        ))
-        .help("raise the cap, use a smaller batch, or drop tensors"))
+        Err(self.no_memory("the memory cap is reached", asked))
     }
 
     /// Give all free buffers back to the driver; how many bytes that were.
@@ -216,7 +214,7 @@ impl Gpu {
         self.quietly(|| freed.iter().flat_map(|(_, list)| list).for_each(|raw| raw.buffer.destroy()));
         drop(freed);
         // The driver gets memory back only when the work that used it is done.
-        let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
+        let _ = self.poll(wgpu::PollType::wait_indefinitely());
         Counters::sub(&self.counters.bytes_reserved, bytes);
         bytes
     }

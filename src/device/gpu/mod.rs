@@ -82,11 +82,8 @@ impl std::fmt::Debug for Gpu {
 impl Gpu {
     /// Open the adapter at `index` of [`adapters`]. `id` must be unique in the process.
     pub fn open(id: u64, index: usize, options: &GpuOptions) -> Result<Arc<Gpu>> {
-        let mut list = adapter::enumerate();
-        if index >= list.len() {
-            return Err(Error::device(format!("gpu: no adapter at position {} of {}", index + 1, list.len())));
-        }
-        let (info, adapter) = list.swap_remove(index);
+        let list = adapter::enumerate();
+        let (info, adapter) = list.get(index).ok_or_else(|| Error::device(format!("gpu: no adapter at position {} of {}", index + 1, list.len())))?;
         let (features, limits) =
             if options.floor { (wgpu::Features::empty(), wgpu::Limits::default()) } else { (adapter.features() & adapter::wanted(), adapter.limits()) };
         let request = wgpu::DeviceDescriptor {
@@ -195,9 +192,9 @@ impl Gpu {
     /// Wait until all submitted work is done. Not in a browser.
     pub fn wait_idle(&self) -> Result<()> {
         self.alive()?;
-        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        let waited = self.poll(wgpu::PollType::wait_indefinitely());
         self.alive()?;
-        waited.map(drop).map_err(|e| Error::internal(format!("{}: waiting failed: {e}", self.info.short_name())))
+        waited.map_err(|e| Error::internal(format!("{}: waiting failed: {e}", self.info.short_name())))
     }
 }
 

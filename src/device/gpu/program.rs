@@ -21,6 +21,8 @@ pub struct Prepared {
     pub(super) words: Mutex<Vec<u32>>,
     /// The words that change from run to run: where, and what.
     pub(super) dynamic: Vec<(usize, Word)>,
+    /// How many entries of a run's data they read.
+    pub(super) data_len: usize,
     pub(super) errors: Option<Arc<ErrorWords>>,
     pub(super) timing: Arc<Timing>,
 }
@@ -111,7 +113,7 @@ impl Gpu {
     pub fn prepare(self: &Arc<Self>, program: GpuProgram) -> Result<Prepared> {
         let mut steps = Vec::with_capacity(program.launches.len());
         let mut words: Vec<u32> = Vec::new();
-        let mut dynamic = Vec::new();
+        let (mut dynamic, mut data_len) = (Vec::new(), 0);
         for launch in &program.launches {
             let label = &launch.label;
             let limit = self.info.caps.max_groups;
@@ -133,7 +135,8 @@ impl Gpu {
             for (i, word) in launch.words.iter().enumerate() {
                 match *word {
                     Word::Const(w) => words.push(w),
-                    word => {
+                    word @ (Word::F32(n) | Word::Low(n) | Word::High(n)) => {
+                        data_len = data_len.max(n + 1);
                         dynamic.push((start + i, word));
                         words.push(0);
                     }
@@ -154,7 +157,7 @@ impl Gpu {
         let uniforms = if words.is_empty() { None } else { Some(self.alloc(words.len() * 4)?) };
         let errors = if program.checks.is_empty() { None } else { Some(Arc::new(self.error_words(program.checks)?)) };
         let temporaries = self.place(&program.temporaries)?;
-        Ok(Prepared { device: self.id, steps, temporaries, uniforms, words: Mutex::new(words), dynamic, errors, timing: Arc::default() })
+        Ok(Prepared { device: self.id, steps, temporaries, uniforms, words: Mutex::new(words), dynamic, data_len, errors, timing: Arc::default() })
     }
 
     /// A workspace buffer for each temporary; two of one program never share one. A buffer goes back to the pool with the last program that uses it.

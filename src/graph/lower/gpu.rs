@@ -44,7 +44,6 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
         return Ok(());
     }
     let none = crate::graph::Slots::none();
-    let alias = |s: Slot| slots.alias_class(s);
     let mut ctx = LaunchCtx {
         inputs: &[],
         outputs: &[],
@@ -57,7 +56,7 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
         program,
         scratch: Vec::new(),
         scratch_base: 0,
-        alias: &alias,
+        buffers: slots,
     };
     ctx.call("map")?.u32(numel).flops((numel * steps.steps.len()) as u64).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP))
 }
@@ -108,7 +107,6 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
     let prologue = has_prologue.then(|| build_steps(canon, slots, &group.prologue, None, group.prologue.last().copied()));
     let outputs: Vec<(Option<Slot>, Meta)> = node.outs.iter().enumerate().map(|(o, m)| (slots.of(Src::Node(root, o as u8)), *m)).collect();
     let scratch_base = slots.temps.len();
-    let alias = |s: Slot| slots.alias_class(s);
     let mut ctx = LaunchCtx {
         inputs: &inputs,
         outputs: &outputs,
@@ -121,7 +119,7 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
         program,
         scratch: Vec::new(),
         scratch_base,
-        alias: &alias,
+        buffers: slots,
     };
     node.op.gpu(&mut ctx)?;
     let scratch = ctx.scratch;

@@ -45,8 +45,7 @@ pub struct LaunchCtx<'a> {
     pub(crate) scratch: Vec<usize>,
     /// The number that the first scratch buffer gets: scratch is placed by lifetime after lowering.
     pub(crate) scratch_base: usize,
-    /// Slots that may lie in one buffer have one class.
-    pub(crate) alias: &'a dyn Fn(Slot) -> Slot,
+    pub(crate) buffers: &'a super::Slots,
 }
 
 impl<'a> LaunchCtx<'a> {
@@ -54,6 +53,11 @@ impl<'a> LaunchCtx<'a> {
     pub fn float(&self, n: usize) -> Word {
         assert!(n < self.slots.floats.len(), "{}: no float slot {n}", self.label);
         Word::F32(self.slot_base + n)
+    }
+
+    /// How many float slots the op has.
+    pub fn float_count(&self) -> usize {
+        self.slots.floats.len()
     }
 
     /// The op's integer slot `n`, low half, as a word.
@@ -66,6 +70,11 @@ impl<'a> LaunchCtx<'a> {
     pub fn scratch(&mut self, bytes: usize) -> Slot {
         self.scratch.push(bytes.max(4));
         Slot::Temp(self.scratch_base + self.scratch.len() - 1)
+    }
+
+    /// Whether `slot` is slice `slice` of the arena in `arena`.
+    pub(crate) fn lies_in(&self, slot: Slot, arena: Slot, slice: u32) -> bool {
+        self.buffers.place(slot) == Some((arena, slice))
     }
 
     /// Register a check; the words say where in the error buffer to OR 1. `message` names op, fault and limit.
@@ -224,7 +233,7 @@ impl Call<'_, '_> {
     }
 
     fn finish(mut self, grid: [u32; 3]) -> Result<()> {
-        resolve_conflicts(&mut self.bindings, self.ctx.alias);
+        resolve_conflicts(&mut self.bindings, |s| self.ctx.buffers.alias_class(s));
         let limit = self.ctx.caps.max_storage_bindings as usize;
         if self.bindings.len() > limit {
             return Err(Error::internal(format!("{}: {} storage bindings, the device has {limit}", self.label, self.bindings.len())));
@@ -245,7 +254,7 @@ impl Call<'_, '_> {
 }
 
 /// A launch that reads and writes one buffer must bind all of it read_write.
-fn resolve_conflicts(bindings: &mut [(BindingText, Binding)], alias: &dyn Fn(Slot) -> Slot) {
+fn resolve_conflicts(bindings: &mut [(BindingText, Binding)], alias: impl Fn(Slot) -> Slot) {
     let written: Vec<Slot> = bindings.iter().filter(|(_, b)| b.access == Access::ReadWrite).map(|(_, b)| alias(b.slot)).collect();
     for (text, binding) in bindings.iter_mut() {
         if written.contains(&alias(binding.slot)) {

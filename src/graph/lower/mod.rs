@@ -23,8 +23,8 @@ pub(crate) struct Slots {
     /// Bytes of each temporary.
     pub temps: Vec<usize>,
     leaf_alias: Vec<u32>,
-    /// For outputs placed in an arena: the leaf that is the arena.
-    output_arena: Vec<Option<u32>>,
+    /// For outputs placed in an arena: the leaf that is the arena, and the slice.
+    output_arena: Vec<Option<(u32, u32)>>,
 }
 
 impl Slots {
@@ -38,7 +38,7 @@ impl Slots {
                 .outputs
                 .iter()
                 .map(|o| match o.place {
-                    Place::Arena(leaf, _) => Some(leaf),
+                    Place::Arena(leaf, slice) => Some((leaf, slice)),
                     Place::Pool => None,
                 })
                 .collect(),
@@ -87,11 +87,19 @@ impl Slots {
         Slot::Temp(self.temps.len() - 1)
     }
 
+    /// The arena and slice that an output goes to.
+    fn place(&self, slot: Slot) -> Option<(Slot, u32)> {
+        match slot {
+            Slot::Output(k) => self.output_arena[k].map(|(l, s)| (Slot::Leaf(l as usize), s)),
+            _ => None,
+        }
+    }
+
     /// The buffer behind a slot, as far as aliases go: slots with equal classes may lie in one buffer.
     fn alias_class(&self, slot: Slot) -> Slot {
         match slot {
             Slot::Leaf(l) => Slot::Leaf(self.leaf_alias[l] as usize),
-            Slot::Output(k) => self.output_arena[k].map_or(slot, |l| Slot::Leaf(self.leaf_alias[l as usize] as usize)),
+            Slot::Output(k) => self.output_arena[k].map_or(slot, |(l, _)| Slot::Leaf(self.leaf_alias[l as usize] as usize)),
             other => other,
         }
     }
@@ -178,10 +186,5 @@ fn label(canon: &Canon, group: &Group) -> String {
 /// What a kernel's root reads, made contiguous first where the op does not take the layout: the copies to make, and for each input what to read instead.
 fn copies_needed(canon: &Canon, root: u32, has_prologue: bool) -> Vec<usize> {
     let node = &canon.nodes[root as usize];
-    node.inputs
-        .iter()
-        .enumerate()
-        .filter(|(n, x)| !(has_prologue && *n == 0) && !node.op.accepts(*n, &x.layout))
-        .map(|(n, _)| n)
-        .collect()
+    node.inputs.iter().enumerate().filter(|(n, x)| !(has_prologue && *n == 0) && !node.op.accepts(*n, &x.layout)).map(|(n, _)| n).collect()
 }

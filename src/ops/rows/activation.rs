@@ -17,29 +17,50 @@ rows! {
     relu(x) {
         sig: Float, ulp: 0.0, wgsl: "max_nan(x, 0.0)",
         value: x.max(T::ZERO),
-        slopes: [Grad("o", |g| g.grad().mask_not(&g.output().le_scalar(0.0)))],
+        slopes: [Grad("o", |g| apply("relu_grad", &[], &[g.grad(), g.output()]))],
         domain: [(-3.0, 3.0)], kinks: [0.0], samples: [[]],
+    }
+    /// The gradient x where the output y of relu is not 0 (or NaN), else 0, whatever x is
+    relu_grad(x, y) {
+        sig: Float, ulp: 0.0, wgsl: "select(x, 0.0, y <= 0.0)",
+        value: if y <= T::ZERO { T::ZERO } else { x },
+        slopes: [Grad("y", |g| apply("relu_grad", &[], &[g.grad(), g.input(1)])), Zero],
+        domain: [(-3.0, 3.0), (-3.0, 3.0)], kinks: [0.0], samples: [[]],
     }
     /// min(max(x, 0), 6)
     relu6(x) {
         sig: Float, ulp: 0.0, wgsl: "min_nan(max_nan(x, 0.0), 6.0)",
         value: x.max(T::ZERO).min(T::of(6.0)),
-        slopes: [Grad("o", |g| g.grad().mask_not(&apply("outside", &[0.0, 6.0], &[g.output()])))],
+        slopes: [Grad("o", |g| apply("hardtanh_grad", &[0.0, 6.0], &[g.grad(), g.output()]))],
         domain: [(-2.0, 9.0)], kinks: [0.0, 6.0], samples: [[]],
     }
     /// min(max(x, low), high); the gradient passes strictly inside
     hardtanh(x; low, high) {
         sig: Float, ulp: 0.0, wgsl: "min_nan(max_nan(x, p0), p1)",
         value: x.max(low).min(high),
-        slopes: [Grad("o", |g| g.grad().mask_not(&apply("outside", &[g.float(0), g.float(1)], &[g.output()])))],
+        slopes: [Grad("o", |g| apply("hardtanh_grad", &[g.float(0), g.float(1)], &[g.grad(), g.output()]))],
         domain: [(-3.0, 3.0)], kinks: [-2.0, -1.0, 1.0, 2.0], samples: [[-1.0, 1.0], [-2.0, 2.0]],
+    }
+    /// The gradient x where y is strictly inside (or NaN), else 0, whatever x is
+    hardtanh_grad(x, y; low, high) {
+        sig: Float, ulp: 0.0, wgsl: "select(x, 0.0, y <= p0 || y >= p1)",
+        value: if y <= low || y >= high { T::ZERO } else { x },
+        slopes: [Grad("y", |g| apply("hardtanh_grad", &[g.float(0), g.float(1)], &[g.grad(), g.input(1)])), Zero],
+        domain: [(-3.0, 3.0), (-3.0, 3.0)], kinks: [-1.0, 1.0], samples: [[-1.0, 1.0]],
     }
     /// min(max(x, low), high); the gradient passes at the bounds, too
     clamp(x; low, high) {
         sig: Float, ulp: 0.0, wgsl: "min_nan(max_nan(x, p0), p1)",
         value: x.max(low).min(high),
-        slopes: [Grad("x", |g| g.grad().mask(&apply("within", &[g.float(0), g.float(1)], &[g.input(0)])))],
+        slopes: [Grad("x", |g| apply("clamp_grad", &[g.float(0), g.float(1)], &[g.grad(), g.input(0)]))],
         domain: [(-3.0, 3.0)], kinks: [-1.0, -0.3, 0.7, 1.5], samples: [[-1.0, 0.7], [-0.3, 1.5]],
+    }
+    /// The gradient x where low ≤ y ≤ high, else 0, whatever x is
+    clamp_grad(x, y; low, high) {
+        sig: Float, ulp: 0.0, wgsl: "select(0.0, x, y >= p0 && y <= p1)",
+        value: if y >= low && y <= high { x } else { T::ZERO },
+        slopes: [Grad("y", |g| apply("clamp_grad", &[g.float(0), g.float(1)], &[g.grad(), g.input(1)])), Zero],
+        domain: [(-3.0, 3.0), (-3.0, 3.0)], kinks: [-1.0, 1.0], samples: [[-1.0, 1.0]],
     }
     /// x where x > 0, else slope x
     leaky_relu(x; slope) {

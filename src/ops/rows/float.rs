@@ -34,14 +34,14 @@ rows! {
     }
     /// sin x
     sin(x) {
-        sig: Float, ulp: 2.0, wgsl: "sin_(x)",
+        sig: Float, ulp: 3.0, wgsl: "sin_(x)",
         value: x.sin(),
         slopes: [Row("cos")],
         domain: [(-7.0, 7.0)], kinks: [], samples: [[]],
     }
     /// cos x
     cos(x) {
-        sig: Float, ulp: 2.0, wgsl: "cos_(x)",
+        sig: Float, ulp: 3.0, wgsl: "cos_(x)",
         value: x.cos(),
         slopes: [Grad("x", |g| (g.grad() * &g.input(0).sin()).neg())],
         domain: [(-7.0, 7.0)], kinks: [], samples: [[]],

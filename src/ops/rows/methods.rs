@@ -1,6 +1,7 @@
 //! The `Tensor` methods and operators of the rows. Inputs broadcast as in PyTorch; a misfit panics at the caller's line. The fallible door is
 //! [`Tensor::apply_row`].
 
+use super::row;
 use crate::graph::Tensor;
 use crate::tensor::DType;
 use std::ops::{Add, Div, Mul, Neg, Sub};
@@ -11,7 +12,7 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 /// Where the types or shapes don't fit.
 #[track_caller]
 pub(crate) fn apply(name: &str, floats: &[f64], inputs: &[&Tensor]) -> Tensor {
-    match Tensor::apply_row(name, floats, inputs) {
+    match Tensor::apply_row(row(name), floats, inputs) {
         Ok(t) => t,
         Err(e) => panic!("{e}"),
     }

@@ -1,7 +1,7 @@
 //! Elementwise operations are rows of one table: value in Rust (generic over f32 and f64), value in WGSL, how to differentiate,
 //! which domain to sample and which kinks to avoid. The fuser joins rows; one test walks them.
 //!
-//! Adding a unary op = one entry in [`rows!`] of the fitting file, and its one-line `Tensor` method.
+//! Adding a unary op = one entry in `rows!` of the fitting file, and one line in methods.rs.
 
 mod activation;
 mod float;
@@ -39,8 +39,9 @@ pub struct Row {
     pub wgsl: &'static str,
     /// The definition, in f64; integers and truth values arrive as their exact f64.
     pub value: fn(&RowArgs<'_, f64>) -> f64,
-    /// The same over blocks of f32, for the fast CPU path; absent where only the definition exists.
-    pub block: Option<fn(args: &[&[f32]], floats: &[f32], ints: &[u64], first: usize, out: &mut [f32])>,
+    /// The same over blocks of f32, for the fast CPU path; absent where only the definition exists. Truth values are 1 or 0, as in `value`, so it
+    /// serves bools too, but no integers: f32 does not hold them all. (The seed of a `_seeded` row comes as the float with its bits.)
+    pub block: Option<Block>,
     /// The partial derivative by each input.
     pub slopes: &'static [Slope],
     /// Where tests sample each input.
@@ -49,9 +50,13 @@ pub struct Row {
     pub kinks: &'static [f64],
     /// Float slots that tests use, one list a sample; one empty list where there are none.
     pub samples: &'static [&'static [f64]],
-    /// The stated bound of the WGSL value against the definition, in ulp of the result (0: exact).
+    /// The stated bound of the f32 values, in WGSL and on the CPU, against the definition: this many times 2^-23 of the largest |result| of the tensor
+    /// (0: exact). The functions of shaders/math.wgsl state theirs for every single result.
     pub ulp: f64,
 }
+
+/// A row over a run of elements in f32; `first` is the row-major index of the first.
+pub type Block = fn(args: &[&[f32]], floats: &[f32], ints: &[u64], first: usize, out: &mut [f32]);
 
 /// The arguments of one evaluation of a row.
 pub struct RowArgs<'a, T> {
@@ -76,7 +81,7 @@ pub enum Sig {
     Compare,
     /// Bools to bool.
     Logic,
-    /// A bool, then two of any one type, to that type.
+    /// A bool, then one or two of any one type, to that type.
     Select,
     /// Any type to this one.
     Cast(DType),
@@ -91,7 +96,7 @@ pub enum Slope {
     Zero,
     /// One everywhere: the incoming gradient passes unchanged.
     One,
-    /// The row of this name, over the same inputs and float slots, is the slope.
+    /// The row of this name, over the same inputs and slots, is the slope.
     Row(&'static str),
     /// The gradient for this input as a tensor expression. The text names what it uses besides the incoming gradient: `x`, `y`, `z` for the inputs, `o` for
     /// the output; only these are saved.
@@ -145,8 +150,8 @@ impl std::fmt::Debug for Row {
 /// }
 /// ```
 ///
-/// In `value`, `T` is f32 or f64 (trait [`Real`]), inputs and float slots go by the names given. `ints` and `i` are not bound here: the few
-/// rows that use them (random.rs) and those that take integers or truth values are written as [`Row`] literals.
+/// In `value`, `T` is f32 or f64 (trait [`Real`]), inputs and float slots go by the names given; truth values are 1 and 0. `ints` and `i` are not
+/// bound here: the few rows that use them (random.rs) are written as [`Row`] literals.
 macro_rules! rows {
     ($($(#[doc = $doc:literal])* $name:ident ( $($x:ident),* $(; $($p:ident),+)? ) {
         sig: $sig:expr, ulp: $ulp:expr, wgsl: $wgsl:expr,

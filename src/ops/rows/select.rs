@@ -78,18 +78,6 @@ rows! {
         value: T::truth(x >= s), slopes: [Zero],
         domain: [(-3.0, 3.0)], kinks: [1.0], samples: [[1.0]],
     }
-    /// low ≤ x ≤ high: where clamp passes the gradient
-    within(x; low, high) {
-        sig: Compare, ulp: 0.0, wgsl: "u32(x >= T(p0) && x <= T(p1))",
-        value: T::truth(x >= low && x <= high), slopes: [Zero],
-        domain: [(-3.0, 3.0)], kinks: [-1.0, 1.5], samples: [[-1.0, 1.5]],
-    }
-    /// x ≤ low or x ≥ high: where hardtanh stops the gradient
-    outside(x; low, high) {
-        sig: Compare, ulp: 0.0, wgsl: "u32(x <= T(p0) || x >= T(p1))",
-        value: T::truth(x <= low || x >= high), slopes: [Zero],
-        domain: [(-3.0, 3.0)], kinks: [-1.0, 1.5], samples: [[-1.0, 1.5]],
-    }
     /// Whether x is NaN
     isnan(x) {
         sig: Compare, ulp: 0.0, wgsl: "u32(is_nan(f32(x)))",

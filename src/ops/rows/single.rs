@@ -74,25 +74,38 @@ fn log_core(f: f32, k: f32) -> f32 {
     k * LN2_HI - ((h - (s * (h + r) + k * LN2_LO)) - f)
 }
 
-/// log x.
+/// Normal x > 0 as 2^k m with m in [0.7071, 1.4143].
 #[inline(always)]
-pub(super) fn log(x: f32) -> f32 {
-    let tiny = x < f32::MIN_POSITIVE;
-    let bits = (if tiny { x * 8_388_608.0 } else { x }).to_bits();
+fn split(x: f32) -> (f32, i32) {
+    let bits = x.to_bits();
     let k = (bits as i32).wrapping_sub(0x3f35_04f3) >> 23;
-    let m = f32::from_bits(bits.wrapping_sub((k as u32) << 23));
-    let y = log_core(m - 1.0, k as f32 - if tiny { 23.0 } else { 0.0 });
+    (f32::from_bits(bits.wrapping_sub((k as u32) << 23)), k)
+}
+
+/// y, the logarithm of x where x is positive and finite; else what the logarithm is there.
+#[inline(always)]
+fn log_ends(x: f32, y: f32) -> f32 {
     let y = if x < f32::INFINITY { y } else { x };
     let y = if x == 0.0 { f32::NEG_INFINITY } else { y };
     if x < 0.0 { f32::NAN } else { y }
 }
 
+/// log x.
+#[inline(always)]
+pub(super) fn log(x: f32) -> f32 {
+    let tiny = x < f32::MIN_POSITIVE;
+    let (m, k) = split(if tiny { x * 8_388_608.0 } else { x });
+    log_ends(x, log_core(m - 1.0, k as f32 - if tiny { 23.0 } else { 0.0 }))
+}
+
 /// log(1 + x).
 #[inline(always)]
 pub(super) fn log1p(x: f32) -> f32 {
-    let near = log_core(x, 0.0);
-    let far = log(1.0 + x);
-    if x > -0.29 && x < 0.41 { near } else { far }
+    let u = 1.0 + x;
+    let (m, k) = split(u);
+    // Near 0 the sum would lose what counts.
+    let near = x > -0.29 && x < 0.41;
+    log_ends(u, log_core(if near { x } else { m - 1.0 }, if near { 0.0 } else { k as f32 }))
 }
 
 /// tanh x.
@@ -113,10 +126,10 @@ pub(super) fn erf(x: f32) -> f32 {
     let z = a * a;
     let p = 0.112_836_94 + z * (-0.026_859_27 + z * (0.005_200_634_7 + z * (-0.000_813_744 + z * 8.345_232e-5)));
     let near = a + a * (0.128_379_17 + z * (-0.376_126_35 + z * p));
-    // 1 - e^-g; g is a polynomial about 2.4.
-    let t = a - 2.4;
-    let q = 0.011_762_816 + t * (-0.002_396_843_9 + t * (0.000_467_234_32 + t * (-7.969_94e-5 + t * 2.116_179_5e-5)));
-    let g = 7.280_975_3 + t * (5.164_237 + t * (0.940_501_6 + t * q));
+    // 1 - e^-g; g is a polynomial about 0.92, where an error in it weighs most.
+    let t = a - 0.92;
+    let q = 0.044_907_4 + t * (-0.010_874_055 + t * (0.002_148_373 + t * (-0.000_298_935_2 + t * 2.116_17e-5)));
+    let g = 1.643_862_2 + t * (2.504_889_2 + t * (0.832_736_25 + t * q));
     let far = 1.0 - exp_bounded(-g);
     let y = if a < 0.92 { near } else { far };
     if x.is_nan() { x } else { y.copysign(x) }

@@ -75,24 +75,63 @@ fn slope_rows_are_the_slopes_of_their_rows() {
     }
 }
 
+/// The same for slopes that are tensor expressions, run in f64.
+#[test]
+fn slope_expressions_are_the_slopes_of_their_rows() {
+    let (h, device) = (1e-5, crate::Device::cpu().unwrap());
+    for r in all().filter(|r| r.ints == 0) {
+        for p in r.samples {
+            let xs = points(r, 50);
+            let tensor = |f: &dyn Fn(&[f64]) -> f64| {
+                let values: Vec<f64> = xs.iter().map(|x| f(x)).collect();
+                Tensor::new(values, [xs.len()], &device).unwrap()
+            };
+            for k in 0..r.arity {
+                let Slope::Grad(uses, f) = r.slopes[k] else { continue };
+                // What is not named is not there: using it fails the test.
+                let inputs: Vec<Option<Tensor>> = (0..r.arity)
+                    .map(|j| {
+                        let t = tensor(&|x| x[j]);
+                        let t = if r.sig == Sig::Select && j == 0 { t.to_dtype(DType::Bool) } else { t };
+                        uses.contains(["x", "y", "z"][j]).then_some(t)
+                    })
+                    .collect();
+                let output = uses.contains('o').then(|| tensor(&|x| value(r, x, p)));
+                let grad = tensor(&|_| 0.75);
+                let got = f(&RowGrad { grad: &grad, inputs: &inputs, output: output.as_ref(), floats: p }).to_vec::<f64>().unwrap();
+                for (x, got) in xs.iter().zip(got) {
+                    let (mut a, mut b) = (x.clone(), x.clone());
+                    a[k] -= h;
+                    b[k] += h;
+                    let want = 0.75 * (value(r, &b, p) - value(r, &a, p)) / (2.0 * h);
+                    assert!((got - want).abs() < 1e-6 * want.abs().max(1.0), "{} at {x:?} {p:?} by input {k}: gradient {got}, differences {want}", r.name);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn blocks_agree_with_their_definitions() {
     for r in all() {
         let Some(block) = r.block else { continue };
         for p in r.samples {
             let n = if r.arity == 0 { 1001 } else { 4000 };
-            let rows: Vec<Vec<f32>> = points(r, n).iter().map(|x| x.iter().map(|&v| v as f32).collect()).collect();
+            // A seed stands in a block as the float with its bits.
+            let seeded = r.name.ends_with("_seeded");
+            let narrow = |v: f64| if seeded { f32::from_bits(v as u32 / 1000) } else { v as f32 };
+            let rows: Vec<Vec<f32>> = points(r, n).iter().map(|x| x.iter().map(|&v| narrow(v)).collect()).collect();
             let columns: Vec<Vec<f32>> = (0..r.arity).map(|k| rows.iter().map(|x| x[k]).collect()).collect();
             let columns: Vec<&[f32]> = columns.iter().map(|c| &c[..]).collect();
             let floats: Vec<f32> = p.iter().map(|&v| v as f32).collect();
             let exact: Vec<f64> = floats.iter().map(|&v| f64::from(v)).collect();
-            let ints = &[0x1234_5678_9abc, 0x1_0000_0007][..r.ints];
+            let ints = &[0x1234_5678_9abc, if seeded { 1000 } else { 0x1_0000_0007 }][..r.ints];
             let first = 3;
             let mut out = vec![0f32; rows.len()];
             block(&columns, &floats, ints, first, &mut out);
             let want: Vec<f64> = (0..rows.len())
                 .map(|i| {
-                    let x: Vec<f64> = rows[i].iter().map(|&v| f64::from(v)).collect();
+                    let x: Vec<f64> = rows[i].iter().map(|&v| if seeded { f64::from(v.to_bits()) } else { f64::from(v) }).collect();
                     (r.value)(&RowArgs { x: &x, p: &exact, q: ints, i: first + i })
                 })
                 .collect();
@@ -110,7 +149,7 @@ fn blocks_agree_with_their_definitions() {
 fn nan_passes_through() {
     for r in all().filter(|r| is_float(r) && r.arity > 0) {
         // Slopes are asked only where there is a value.
-        if r.name.contains("_slope") || r.name.contains("_by_") || ["share", "prelu_mixed"].contains(&r.name) {
+        if r.name.contains("_slope") || r.name.contains("_by_") || r.name.ends_with("_grad") || ["share", "prelu_mixed"].contains(&r.name) {
             continue;
         }
         for k in 0..r.arity {
@@ -138,12 +177,13 @@ fn corners_are_as_pytorch_has_them() {
     let at = |name: &str, x: &[f64], p: &[f64]| value(row(name), x, p);
     let inf = f64::INFINITY;
     assert_eq!([at("sign", &[0.0], &[]), at("leaky_relu_slope", &[0.0], &[0.3])], [0.0, 0.3]);
-    assert_eq!([at("within", &[1.0], &[-1.0, 1.0]), at("outside", &[1.0], &[-1.0, 1.0])], [1.0, 1.0]);
+    assert_eq!([at("clamp_grad", &[7.0, 1.0], &[-1.0, 1.0]), at("hardtanh_grad", &[7.0, 1.0], &[-1.0, 1.0])], [7.0, 0.0]);
     assert_eq!([at("share", &[2.0, 2.0], &[]), at("share", &[3.0, 2.0], &[]), at("share", &[1.0, 2.0], &[])], [0.5, 0.0, 1.0]);
     assert_eq!([at("pow", &[0.0, 0.0], &[]), at("pow_by_base", &[0.0, 0.0], &[]), at("pow_by_exponent", &[0.0, 2.0], &[])], [1.0, 0.0, 0.0]);
     assert_eq!([at("powi", &[-2.0], &[3.0]), at("powi_slope", &[0.0], &[0.0]), at("powi_slope", &[0.0], &[1.0])], [-8.0, 0.0, 1.0]);
     assert_eq!([at("sigmoid", &[-inf], &[]), at("sigmoid", &[inf], &[]), at("softplus", &[-inf], &[1.0, 20.0])], [0.0, 1.0, 0.0]);
     assert_eq!([at("hardswish_slope", &[3.0], &[]), at("hardswish_slope", &[-3.0], &[])], [1.0, 0.0]);
+    assert_eq!([at("relu_grad", &[inf, 0.0], &[]), at("relu_grad", &[7.0, f64::NAN], &[])], [0.0, 7.0]);
     assert_eq!([at("mask", &[0.0, inf], &[]), at("mask_not", &[1.0, inf], &[])], [0.0, 0.0]);
     assert_eq!([at("bernoulli", &[], &[0.0]), at("bernoulli", &[], &[1.0])], [1.0, 0.0]);
     assert_eq!(at("ne", &[f64::NAN, f64::NAN], &[]), 1.0);
@@ -158,6 +198,13 @@ fn a_seeded_row_is_the_plain_one_with_that_seed() {
             let want = (plain.value)(&RowArgs { x: &[], p, q: &[9, 77], i: i % 10 });
             assert_eq!((seeded.value)(&RowArgs { x: &[9.0], p, q: &[77, 10], i }), want);
         }
+        // Two models of 10 elements in one block, of which it gets elements 3 to 19; then the second model alone.
+        let (mut both, mut alone) = ([0f32; 17], [0f32; 10]);
+        let seeds: Vec<f32> = (3..20).map(|i| f32::from_bits(if i < 10 { 4 } else { 9 })).collect();
+        let narrow: Vec<f32> = p.iter().map(|&v| v as f32).collect();
+        seeded.block.unwrap()(&[&seeds], &narrow, &[77, 10], 3, &mut both);
+        plain.block.unwrap()(&[], &narrow, &[9, 77], 0, &mut alone);
+        assert_eq!(both[7..], alone, "{}", seeded.name);
     }
 }
 
@@ -167,46 +214,20 @@ mod wgsl {
     use crate::device::Access;
     use crate::kernel::{self, BindingText, Emit};
 
-    /// `text` with the operand type in place of `T`.
-    fn typed(text: &str, operand: &str) -> String {
-        let mut out = String::new();
-        let mut last = ' ';
-        let mut chars = text.chars().peekable();
-        while let Some(c) = chars.next() {
-            let alone = c == 'T' && !(last.is_alphanumeric() || last == '_') && !chars.peek().is_some_and(|n| n.is_alphanumeric() || *n == '_');
-            if alone {
-                out.push_str(operand)
-            } else {
-                out.push(c)
-            }
-            last = c;
-        }
-        out
-    }
-
-    /// The row as a function of its name's own, and the WGSL type it gives.
-    fn function(r: &Row, operand: &'static str) -> (String, &'static str) {
-        let result = match r.sig {
-            Sig::Float | Sig::Number | Sig::Select => operand,
-            Sig::Compare | Sig::Logic => "u32",
-            Sig::Cast(d) | Sig::Source(d) => d.wgsl(),
-        };
-        let mut args = vec!["i: u32".to_string()];
-        for (k, name) in ["x", "y", "z"].into_iter().enumerate().take(r.arity) {
-            let t = if r.sig == Sig::Select && k == 0 { "u32" } else { operand };
-            args.push(format!("{name}: {t}"));
-        }
-        args.extend((0..r.floats).map(|n| format!("p{n}: f32")));
-        args.extend((0..r.ints).map(|n| format!("q{n}: u32, q{n}h: u32")));
-        (format!("fn row_value({}) -> {result} {{\n    return {};\n}}\n", args.join(", "), typed(r.wgsl, operand)), result)
-    }
-
-    fn operands(r: &Row) -> &'static [&'static str] {
+    fn operands(r: &Row) -> &'static [DType] {
         match r.sig {
-            Sig::Float | Sig::Source(_) => &["f32"],
-            Sig::Number | Sig::Compare | Sig::Select | Sig::Cast(_) if r.name.ends_with("_seeded") => &["u32"],
-            Sig::Number | Sig::Compare | Sig::Select | Sig::Cast(_) => &["f32", "i32", "u32"],
-            Sig::Logic => &["u32"],
+            Sig::Float | Sig::Source(_) => &[DType::F32],
+            Sig::Cast(_) if r.name.ends_with("_seeded") => &[DType::U32],
+            Sig::Number | Sig::Compare | Sig::Select | Sig::Cast(_) => &[DType::F32, DType::I32, DType::U32],
+            Sig::Logic => &[DType::Bool],
+        }
+    }
+
+    fn result(r: &Row, operand: DType) -> DType {
+        match r.sig {
+            Sig::Float | Sig::Number | Sig::Select => operand,
+            Sig::Compare | Sig::Logic => DType::Bool,
+            Sig::Cast(d) | Sig::Source(d) => d,
         }
     }
 
@@ -219,19 +240,21 @@ mod wgsl {
     #[test]
     fn every_row_is_valid_in_a_kernel() {
         for r in all().filter(|r| r.name != "to_f64") {
-            for operand in operands(r) {
-                let (text, result) = function(r, operand);
-                let mut args = vec!["i".to_string()];
+            for &operand in operands(r) {
+                let result = result(r, operand);
+                let text = r.wgsl_function("row_value", operand, result);
+                let mut args = Vec::new();
                 for k in 0..r.arity {
-                    let t = if r.sig == Sig::Select && k == 0 { "u32" } else { operand };
+                    let t = if r.sig == Sig::Select && k == 0 { "u32" } else { operand.wgsl() };
                     args.push(format!("bitcast<{t}>(u[1].x)"));
                 }
                 args.extend((0..r.floats).map(|_| "bitcast<f32>(u[0].y)".to_string()));
                 args.extend((0..r.ints).map(|_| "u[0].z, u[0].w".to_string()));
+                args.extend(r.uses_index().then(|| "i".to_string()));
                 let mut e = Emit::new(kernel::find("map").unwrap());
                 e.add_function("row_value", &text);
                 e.set_hook("epilogue", &format!("    y[i] = row_value({});", args.join(", ")));
-                let bindings = [BindingText { name: "y".into(), element: result.into(), access: Access::ReadWrite }];
+                let bindings = [BindingText { name: "y".into(), element: result.wgsl().into(), access: Access::ReadWrite }];
                 let module = e.finish(&bindings, 8).unwrap();
                 assert!(!text.contains("!="), "{}: `!=` is banned", r.name);
                 if let Err(m) = valid(&module) {

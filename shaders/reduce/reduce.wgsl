@@ -1,0 +1,96 @@
+// use math, layout
+// Sum, maximum or minimum over some dimensions: one invocation per part of an output. With one part an output that is the whole; otherwise
+// the parts go to scratch, [parts, outputs], and a second launch of this shader reduces them. Part p owns the terms p, p + parts, ...
+// u[0]: outputs, terms of each, parts of each, offset of x
+// u[1], u[2]: sizes and strides of the kept dimensions, innermost first; u[3], u[4]: those of the reduced ones
+// u[5]: a step of `parts` terms, as (outer, inner)
+@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 6>;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+// 0: sum, 1: maximum, 2: minimum.
+const KIND: u32 = 0u;
+// How many dimensions there are of either kind.
+const KEPT: u32 = 4u;
+const REDUCED: u32 = 4u;
+// Whether neighbours take neighbouring terms (the innermost dimension is reduced) or neighbouring outputs.
+const ROWS: bool = true;
+
+fn load(i: u32) -> f32 {
+    return x[u[0].w + i];
+}
+
+fn epilogue(i: u32, v: f32) {
+    y[i] = v;
+}
+
+fn join(a: f32, b: f32) -> f32 {
+    if KIND == 0u {
+        return a + b;
+    }
+    if KIND == 1u {
+        return max_nan(a, b);
+    }
+    return min_nan(a, b);
+}
+
+// Where the term (outer, inner) lies: `inner` counts the innermost reduced dimension, `outer` the others.
+fn term(t: vec2<u32>) -> u32 {
+    let inner = t.y * u[4].x;
+    if REDUCED <= 1u {
+        return inner;
+    }
+    return inner + place(t.x, vec4<u32>(u[3].yzw, 1u), vec4<u32>(u[4].yzw, 0u), REDUCED - 1u);
+}
+
+// The term `parts` further on, without a division.
+fn after(t: vec2<u32>) -> vec2<u32> {
+    let next = t + u[5].xy;
+    if REDUCED <= 1u {
+        return next;
+    }
+    return select(next, vec2<u32>(next.x + 1u, next.y - u[3].x), next.y >= u[3].x);
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let j = gid.x + gid.y * groups.x * 64u;
+    let outputs = u[0].x;
+    let terms = u[0].y;
+    let parts = u[0].z;
+    if j >= outputs * parts {
+        return;
+    }
+    let part = select(j / outputs, j % parts, ROWS);
+    let o = select(j % outputs, j / parts, ROWS);
+    let base = place(o, u[1], u[2], KEPT);
+    let count = (terms + parts - 1u - part) / parts;
+    var t = vec2<u32>(part / u[3].x, part % u[3].x);
+    var start = 0.0;
+    if KIND == 1u {
+        start = inf_(-1.0);
+    }
+    if KIND == 2u {
+        start = inf_(1.0);
+    }
+    // Four chains: each is short enough for its rounding, and none waits for another.
+    var a = start;
+    var b = start;
+    var c = start;
+    var d = start;
+    for (var k = 0u; k + 4u <= count; k += 4u) {
+        let t1 = after(t);
+        let t2 = after(t1);
+        let t3 = after(t2);
+        a = join(a, load(base + term(t)));
+        b = join(b, load(base + term(t1)));
+        c = join(c, load(base + term(t2)));
+        d = join(d, load(base + term(t3)));
+        t = after(t3);
+    }
+    for (var k = 0u; k < (count & 3u); k++) {
+        a = join(a, load(base + term(t)));
+        t = after(t);
+    }
+    epilogue(part * outputs + o, join(join(a, b), join(c, d)));
+}

@@ -1,0 +1,136 @@
+//! Adam and AdamW.
+
+use super::optimizer::{Core, Optimizer};
+use super::update::Rule;
+use crate::error::{Error, Result};
+use crate::graph::Tensor;
+use crate::nn::Param;
+
+/// Options of [`Adam`] and [`AdamW`], with PyTorch's defaults (AdamW's `weight_decay` there is 0.01).
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamOptions {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first and second moment.
+    pub betas: (f64, f64),
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Adam: L2 penalty in the gradient. AdamW: decay of the parameters themselves.
+    pub weight_decay: f64,
+    /// Divide by the largest second moment so far (Reddi et al., "On the Convergence of Adam and Beyond", 2018).
+    pub amsgrad: bool,
+}
+
+impl Default for AdamOptions {
+    fn default() -> Self {
+        AdamOptions { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, amsgrad: false }
+    }
+}
+
+// Floats of a group: step size, L2, decay factor, eps; beta1, beta2, -, root of the second correction; 1 - beta1, 1 - beta2, -, -.
+macro_rules! adam {
+    ($t:ty, $ams:expr) => {
+        |f: &[$t], g: $t, p: $t, s: &mut [$t]| {
+            let x = p * f[2];
+            let d = g + f[1] * p;
+            s[0] = f[4] * s[0] + f[8] * d;
+            s[1] = f[5] * s[1] + f[9] * d * d;
+            let second = if $ams {
+                s[2] = s[2].max(s[1]);
+                s[2]
+            } else {
+                s[1]
+            };
+            x - f[0] * s[0] / (second.sqrt() / f[7] + f[3])
+        }
+    };
+}
+
+static ADAM: Rule = Rule { name: "adam", states: 2, floats: 12, f64: adam!(f64, false), f32: adam!(f32, false) };
+static AMSGRAD: Rule = Rule { name: "adam_amsgrad", states: 3, floats: 12, f64: adam!(f64, true), f32: adam!(f32, true) };
+
+/// Refuse options that are negative or not finite.
+pub(super) fn check_range(name: &str, options: &[(&str, f64)]) -> Result<()> {
+    match options.iter().find(|(_, v)| !(*v >= 0.0 && v.is_finite())) {
+        Some((what, v)) => Err(Error::invalid(format!("{name}: {what} must be at least 0, got {v}"))),
+        None => Ok(()),
+    }
+}
+
+macro_rules! adams {
+    ($(#[$doc:meta])* $name:ident, $lower:literal, decoupled: $decoupled:literal) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name {
+            core: Core,
+            options: AdamOptions,
+        }
+
+        impl $name {
+            /// An optimizer of `params`.
+            pub fn new(params: Vec<Param>, options: AdamOptions) -> Result<$name> {
+                let (b1, b2) = options.betas;
+                check_range($lower, &[("lr", options.lr), ("eps", options.eps), ("weight_decay", options.weight_decay), ("beta1", b1), ("beta2", b2)])?;
+                if b1 >= 1.0 || b2 >= 1.0 {
+                    return Err(Error::invalid(format!("{}: betas must be below 1, got {b1} and {b2}", $lower)));
+                }
+                let rule = if options.amsgrad { &AMSGRAD } else { &ADAM };
+                let groups = vec![0; params.len()];
+                Ok($name { core: Core::new(rule, params, groups)?, options })
+            }
+        }
+
+        impl Optimizer for $name {
+            fn step(&mut self) -> Result<()> {
+                let o = &self.options;
+                let (b1, b2) = o.betas;
+                let t = (self.core.steps + 1) as f64;
+                let (l2, factor) = if $decoupled { (0.0, 1.0 - o.lr * o.weight_decay) } else { (o.weight_decay, 1.0) };
+                let (first, second) = (1.0 - b1.powf(t), (1.0 - b2.powf(t)).sqrt());
+                self.core.step(&[o.lr / first, l2, factor, o.eps, b1, b2, 0.0, second, 1.0 - b1, 1.0 - b2, 0.0, 0.0])
+            }
+
+            fn zero_grad(&self) {
+                self.core.zero_grad();
+            }
+
+            fn lr(&self) -> f64 {
+                self.options.lr
+            }
+
+            fn set_lr(&mut self, lr: f64) {
+                self.options.lr = lr;
+            }
+
+            fn steps(&self) -> u64 {
+                self.core.steps
+            }
+
+            fn params(&self) -> &[Param] {
+                self.core.params()
+            }
+
+            fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
+                self.core.state_dict(&["exp_avg", "exp_avg_sq", "max_exp_avg_sq"])
+            }
+
+            fn load_state_dict(&mut self, state: &[(String, Tensor)]) -> Result<()> {
+                self.core.load_state_dict(state, &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"])
+            }
+        }
+    };
+}
+
+adams!(
+    /// Adam, as `torch.optim.Adam` (Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015).
+    Adam,
+    "adam",
+    decoupled: false
+);
+
+adams!(
+    /// Adam with decoupled weight decay, as `torch.optim.AdamW` (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019).
+    AdamW,
+    "adamw",
+    decoupled: true
+);

@@ -1,0 +1,309 @@
+//! The parts that all optimizers share: arenas, the table of groups, the step.
+
+use super::update::{Rule, Update};
+use crate::error::{Error, Result};
+use crate::graph::{self, Arena, Engine, Phase, Slots, Tensor};
+use crate::nn::Param;
+use crate::tensor::{Data, Meta};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What every optimizer can do.
+pub trait Optimizer: std::fmt::Debug {
+    /// Give every parameter that has a gradient its new value. Computes everything pending on the device, in one submit.
+    ///
+    /// # Errors
+    /// Device failures; the parameters then keep the values they had.
+    fn step(&mut self) -> Result<()>;
+
+    /// Forget all gradients.
+    fn zero_grad(&self);
+
+    /// The learning rate of the first group.
+    fn lr(&self) -> f64;
+
+    /// Set the learning rate of every group. It is data: no plan changes.
+    fn set_lr(&mut self, lr: f64);
+
+    /// How many steps were taken.
+    fn steps(&self) -> u64;
+
+    /// The parameters, in order.
+    fn params(&self) -> &[Param];
+
+    /// Its state by name, for checkpoints: tensors in the order of the parameters, and the step counter.
+    fn state_dict(&self) -> Result<Vec<(String, Tensor)>>;
+
+    /// Take a state that [`Optimizer::state_dict`] gave.
+    fn load_state_dict(&mut self, state: &[(String, Tensor)]) -> Result<()>;
+}
+
+/// Elements of one entry of the table: slices begin at multiples of 256 bytes.
+const TABLE_BLOCK: usize = 64;
+/// The entry of a slice that takes no part.
+const SKIP: u32 = u32::MAX;
+
+/// Parameters in arenas, and the rule that updates them.
+#[derive(Debug)]
+pub(super) struct Core {
+    rule: &'static Rule,
+    params: Vec<Param>,
+    groups: Vec<u32>,
+    chunks: Vec<Chunk>,
+    pub steps: u64,
+}
+
+/// Parameters that share one arena buffer.
+#[derive(Debug)]
+struct Chunk {
+    /// Which parameters, by index.
+    members: Vec<usize>,
+    engine: Arc<Engine>,
+    values: Tensor,
+    grads: Tensor,
+    states: Vec<Tensor>,
+    /// By which members take part: the group of each block.
+    tables: HashMap<Vec<u32>, Tensor>,
+    offsets: Vec<usize>,
+    len: usize,
+}
+
+/// A tensor that is the whole of a new arena, zeroed.
+fn arena(engine: &Arc<Engine>, meta: Meta, slices: Vec<(usize, usize)>) -> Result<Tensor> {
+    let storage = engine.alloc(meta.bytes())?;
+    engine.device.upload(&storage, &vec![0u8; meta.bytes()])?;
+    Ok(Tensor::arena(meta, Arc::new(Arena::new(storage, slices)), engine))
+}
+
+impl Core {
+    /// Move the parameters into arenas.
+    pub fn new(rule: &'static Rule, params: Vec<Param>, groups: Vec<u32>) -> Result<Core> {
+        let mut core = Core { rule, groups, chunks: Vec::new(), steps: 0, params };
+        let Some(first) = core.params.first().map(Param::tensor) else {
+            return Err(Error::invalid(format!("{}: no parameters to optimize", rule.name)));
+        };
+        for (i, p) in core.params.iter().enumerate() {
+            let t = p.tensor();
+            if t.device() != first.device() || t.dtype() != first.dtype() {
+                return Err(Error::invalid(format!(
+                    "{}: parameter {i} is {} on {}, the first is {} on {}",
+                    rule.name,
+                    t.dtype(),
+                    t.device().short_name(),
+                    first.dtype(),
+                    first.device().short_name()
+                )));
+            }
+            if core.params[..i].iter().any(|q| q.same(p)) {
+                return Err(Error::invalid(format!("{}: parameter {i} is given twice", rule.name)));
+            }
+        }
+        let limit = first.device().max_binding_bytes();
+        let mut members: Vec<usize> = Vec::new();
+        let mut bytes = 0;
+        for i in 0..core.params.len() {
+            let need = core.params[i].meta().bytes().div_ceil(256).max(1) * 256;
+            if bytes + need > limit && !members.is_empty() {
+                core.add_chunk(std::mem::take(&mut members), first.engine())?;
+                bytes = 0;
+            }
+            members.push(i);
+            bytes += need;
+        }
+        core.add_chunk(members, first.engine())?;
+        Ok(core)
+    }
+
+    fn add_chunk(&mut self, members: Vec<usize>, engine: &Arc<Engine>) -> Result<()> {
+        let dtype = self.params[members[0]].meta().dtype;
+        let bytes: Vec<usize> = members.iter().map(|&i| self.params[i].meta().bytes()).collect();
+        let (slices, total) = Arena::lay_out(&bytes);
+        let meta = Meta::new(dtype, [total / dtype.size()]);
+        let chunk = Chunk {
+            values: arena(engine, meta, slices.clone())?,
+            grads: arena(engine, meta, slices.clone())?,
+            states: (0..self.rule.states).map(|_| arena(engine, meta, vec![(0, total)])).collect::<Result<_>>()?,
+            tables: HashMap::new(),
+            offsets: slices.iter().map(|(o, _)| o / dtype.size()).collect(),
+            len: meta.numel(),
+            engine: engine.clone(),
+            members,
+        };
+        for slot in 0..chunk.members.len() {
+            chunk.adopt(slot, &self.params)?;
+        }
+        self.chunks.push(chunk);
+        Ok(())
+    }
+
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    pub fn zero_grad(&self) {
+        self.params.iter().for_each(|p| p.set_grad(None));
+    }
+
+    /// One step with these floats, `rule.floats` for each group.
+    pub fn step(&mut self, floats: &[f64]) -> Result<()> {
+        let mut recorded = Vec::new();
+        for (c, chunk) in self.chunks.iter_mut().enumerate() {
+            recorded.extend(chunk.record(self.rule, &self.params, &self.groups, floats)?.into_iter().map(|(slot, new)| (c, slot, new)));
+        }
+        let Some(device) = self.chunks.first().map(|c| c.engine.device.clone()) else { return Ok(()) };
+        if recorded.is_empty() {
+            return graph::flush(&device);
+        }
+        // The parameters let go of their old values, so that these are overwritten unless someone else names them.
+        let param = |c: usize, slot: usize| &self.params[self.chunks[c].members[slot]];
+        let old: Vec<_> = recorded.iter().map(|(c, slot, new)| param(*c, *slot).replace(new.clone())).collect();
+        let done = graph::flush(&device);
+        for ((c, slot, _), old) in recorded.iter().zip(old) {
+            match &done {
+                Ok(()) => self.chunks[*c].place(*slot, param(*c, *slot))?,
+                Err(_) => drop(param(*c, *slot).replace(Tensor::of(old))),
+            }
+        }
+        done?;
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// The states by name.
+    pub fn state_dict(&self, names: &[&str]) -> Result<Vec<(String, Tensor)>> {
+        let mut out = Vec::new();
+        for chunk in &self.chunks {
+            for (state, name) in chunk.states.iter().zip(names) {
+                let data = state.to_data()?.to_f64();
+                for (slot, &i) in chunk.members.iter().enumerate() {
+                    let meta = self.params[i].meta();
+                    let part = &data[chunk.offsets[slot]..][..meta.numel()];
+                    let t = Tensor::new(Data::from_f64(meta.dtype, part), meta.shape, &chunk.engine.device)?;
+                    out.push((format!("{i}.{name}"), t));
+                }
+            }
+        }
+        let device = &self.chunks[0].engine.device;
+        let steps = u32::try_from(self.steps).map_err(|_| Error::invalid("state_dict: more than 2^32 steps"))?;
+        out.push(("step".into(), Tensor::new([steps], [1], device)?));
+        Ok(out)
+    }
+
+    /// Take states by name; all must be there and fit before any is taken.
+    pub fn load_state_dict(&mut self, state: &[(String, Tensor)], names: &[&str]) -> Result<()> {
+        let find = |key: &str| {
+            let found = state.iter().find(|(n, _)| n == key).map(|(_, t)| t);
+            found.ok_or_else(|| Error::invalid(format!("{}: the state has no {key}", self.rule.name)))
+        };
+        let steps = find("step")?.item()? as u64;
+        let mut wholes: Vec<Vec<Data>> = Vec::new();
+        for chunk in &self.chunks {
+            let mut of_chunk = Vec::new();
+            for name in names.iter().take(self.rule.states) {
+                let mut whole = vec![0.0; chunk.len];
+                for (slot, &i) in chunk.members.iter().enumerate() {
+                    let t = find(&format!("{i}.{name}"))?;
+                    if t.shape() != self.params[i].shape() {
+                        return Err(Error::shape(format!(
+                            "{}: state {i}.{name} has shape {}, the parameter {}",
+                            self.rule.name,
+                            t.shape(),
+                            self.params[i].shape()
+                        )));
+                    }
+                    whole[chunk.offsets[slot]..][..t.numel()].copy_from_slice(&t.to_data()?.to_f64());
+                }
+                of_chunk.push(Data::from_f64(chunk.values.dtype(), &whole));
+            }
+            wholes.push(of_chunk);
+        }
+        for (chunk, datas) in self.chunks.iter().zip(wholes) {
+            for (state, data) in chunk.states.iter().zip(datas) {
+                chunk.engine.device.upload(&state.materialize()?, &data.to_bytes())?;
+            }
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}
+
+impl Chunk {
+    fn arena_of(t: &Tensor) -> Result<&Arc<Arena>> {
+        t.value().node.arena.as_ref().ok_or_else(|| Error::internal("optimizer: an arena tensor lost its arena"))
+    }
+
+    /// Bring a parameter's value into its slice, if it lies elsewhere: at first, and after someone set it.
+    fn adopt(&self, slot: usize, params: &[Param]) -> Result<()> {
+        let param = &params[self.members[slot]];
+        let arena = Chunk::arena_of(&self.values)?;
+        let at = arena.slice(slot);
+        let value = param.tensor();
+        // A parameter's value always exists.
+        let storage = value.value().storage().ok_or_else(|| Error::internal("optimizer: a parameter without a value"))?;
+        if storage.buffer.id() == at.buffer.id() && storage.offset == at.offset {
+            return Ok(());
+        }
+        arena.evict(slot, &self.engine.device)?;
+        self.engine.device.copy(&crate::device::Storage { bytes: at.bytes, ..storage }, &at)?;
+        drop(value);
+        self.place(slot, param)
+    }
+
+    /// The parameter's value is what lies in its slice.
+    fn place(&self, slot: usize, param: &Param) -> Result<()> {
+        let arena = Chunk::arena_of(&self.values)?;
+        let leaf = Tensor::leaf(*param.meta(), arena.slice(slot), &self.engine, Some(param.grad_slot().clone()));
+        arena.set_owner(slot, leaf.value());
+        drop(param.replace(leaf));
+        Ok(())
+    }
+
+    /// Record the update of the members that have gradients: slice and new value of each.
+    fn record(&mut self, rule: &'static Rule, params: &[Param], groups: &[u32], floats: &[f64]) -> Result<Vec<(usize, Tensor)>> {
+        let mut grads = Vec::new();
+        let mut slices = Vec::new();
+        for (slot, &i) in self.members.iter().enumerate() {
+            if let Some(g) = params[i].grad() {
+                if g.meta() != params[i].meta() {
+                    return Err(Error::shape(format!("{}: gradient {} for parameter {i}, which is {}", rule.name, g.meta(), params[i].meta())));
+                }
+                grads.push(g.detach());
+                slices.push(slot as u32);
+            }
+        }
+        if grads.is_empty() {
+            return Ok(Vec::new());
+        }
+        for &slot in &slices {
+            self.adopt(slot as usize, params)?;
+        }
+        let table = match self.tables.get(&slices) {
+            Some(t) => t.clone(),
+            None => {
+                let mut blocks = vec![SKIP; self.len.div_ceil(TABLE_BLOCK)];
+                for &s in &slices {
+                    let i = self.members[s as usize];
+                    let first = self.offsets[s as usize] / TABLE_BLOCK;
+                    blocks[first..first + params[i].numel().div_ceil(TABLE_BLOCK)].fill(groups[i]);
+                }
+                let n = blocks.len();
+                let t = Tensor::new(blocks, [n], &self.engine.device)?;
+                self.tables.insert(slices.clone(), t.clone());
+                t
+            }
+        };
+        let op = Update {
+            rule,
+            groups: slices.iter().map(|&s| groups[self.members[s as usize]]).collect(),
+            offsets: slices.iter().map(|&s| self.offsets[s as usize]).collect(),
+            slices: slices.clone(),
+            len: self.len,
+        };
+        let mut inputs: Vec<&Tensor> = grads.iter().collect();
+        inputs.extend([&self.values, &self.grads]);
+        inputs.extend(&self.states);
+        inputs.push(&table);
+        let outs = graph::with_phase(Phase::Update, || Tensor::try_apply(op, Slots::floats(floats), &inputs))?;
+        Ok(outs.into_iter().zip(&slices).map(|(t, &s)| (s as usize, t)).collect())
+    }
+}

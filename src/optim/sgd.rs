@@ -1,0 +1,115 @@
+//! Stochastic gradient descent, with momentum and Nesterov's form of it.
+
+use super::optimizer::{Core, Optimizer};
+use super::update::Rule;
+use crate::error::{Error, Result};
+use crate::graph::Tensor;
+use crate::nn::Param;
+
+/// Options of [`Sgd`]; the defaults are PyTorch's, but for the learning rate, which has none there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SgdOptions {
+    /// Learning rate.
+    pub lr: f64,
+    /// Momentum; 0 keeps no state.
+    pub momentum: f64,
+    /// How much of the gradient the buffer does not take in.
+    pub dampening: f64,
+    /// L2 penalty.
+    pub weight_decay: f64,
+    /// Nesterov's momentum (Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013).
+    pub nesterov: bool,
+}
+
+impl Default for SgdOptions {
+    fn default() -> Self {
+        SgdOptions { lr: 1e-3, momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false }
+    }
+}
+
+/// Stochastic gradient descent, as `torch.optim.SGD`.
+///
+/// ```
+/// use wgrad::{Device, Tensor, nn::Param, optim::{Optimizer, Sgd, SgdOptions}};
+/// let w = Param::new(&Tensor::new([1.0f32], [1], &Device::cpu()?)?)?;
+/// let mut sgd = Sgd::new(vec![w.clone()], SgdOptions { lr: 0.5, ..Default::default() })?;
+/// w.tensor().square().sum_all().backward()?;
+/// sgd.step()?;
+/// assert_eq!(w.tensor().item()?, 0.0);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Sgd {
+    core: Core,
+    options: SgdOptions,
+}
+
+macro_rules! plain {
+    ($t:ty) => {
+        |f: &[$t], g: $t, p: $t, _: &mut [$t]| p - f[0] * (g + f[1] * p)
+    };
+}
+
+macro_rules! momentum {
+    ($t:ty) => {
+        |f: &[$t], g: $t, p: $t, s: &mut [$t]| {
+            let d = g + f[1] * p;
+            s[0] = f[2] * s[0] + f[3] * d;
+            p - f[0] * (f[4] * d + f[5] * s[0])
+        }
+    };
+}
+
+static PLAIN: Rule = Rule { name: "sgd", states: 0, floats: 8, f64: plain!(f64), f32: plain!(f32) };
+static MOMENTUM: Rule = Rule { name: "sgd_momentum", states: 1, floats: 8, f64: momentum!(f64), f32: momentum!(f32) };
+
+impl Sgd {
+    /// An optimizer of `params`.
+    pub fn new(params: Vec<Param>, options: SgdOptions) -> Result<Sgd> {
+        if options.nesterov && (options.momentum <= 0.0 || options.dampening != 0.0) {
+            return Err(Error::invalid("sgd: nesterov needs a momentum above 0 and no dampening"));
+        }
+        super::adam::check_range("sgd", &[("lr", options.lr), ("momentum", options.momentum), ("weight_decay", options.weight_decay)])?;
+        let rule = if options.momentum == 0.0 { &PLAIN } else { &MOMENTUM };
+        let groups = vec![0; params.len()];
+        Ok(Sgd { core: Core::new(rule, params, groups)?, options })
+    }
+}
+
+impl Optimizer for Sgd {
+    fn step(&mut self) -> Result<()> {
+        let o = &self.options;
+        // The first gradient fills the buffer whole, as in PyTorch.
+        let (keep, take) = if self.core.steps == 0 { (0.0, 1.0) } else { (o.momentum, 1.0 - o.dampening) };
+        let (direct, buffered) = if o.nesterov { (1.0, o.momentum) } else { (0.0, 1.0) };
+        self.core.step(&[o.lr, o.weight_decay, keep, take, direct, buffered, 0.0, 0.0])
+    }
+
+    fn zero_grad(&self) {
+        self.core.zero_grad();
+    }
+
+    fn lr(&self) -> f64 {
+        self.options.lr
+    }
+
+    fn set_lr(&mut self, lr: f64) {
+        self.options.lr = lr;
+    }
+
+    fn steps(&self) -> u64 {
+        self.core.steps
+    }
+
+    fn params(&self) -> &[Param] {
+        self.core.params()
+    }
+
+    fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
+        self.core.state_dict(&["momentum_buffer"])
+    }
+
+    fn load_state_dict(&mut self, state: &[(String, Tensor)]) -> Result<()> {
+        self.core.load_state_dict(state, &["momentum_buffer"])
+    }
+}

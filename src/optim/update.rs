@@ -1,0 +1,168 @@
+//! The update as an operation of the graph: a rule applied to every element of an arena, in place.
+
+use crate::device::Slot;
+use crate::device::cpu::{CpuView, CpuViewMut, Threads};
+use crate::error::{Error, Result};
+use crate::graph::{Arenas, Key, LaunchCtx, Op, Slots};
+use crate::tensor::{DType, Meta};
+
+/// A rule: what one step does to one element.
+pub(super) struct Rule {
+    /// The optimizer's name, and the shader's.
+    pub name: &'static str,
+    /// How many numbers of state an element has.
+    pub states: usize,
+    /// How many floats a parameter group has: a multiple of 4, in the order in which the shader reads them.
+    pub floats: usize,
+    /// `(floats, gradient, value, state)`: the new value; the state is updated in place.
+    pub f64: fn(&[f64], f64, f64, &mut [f64]) -> f64,
+    /// The same in f32.
+    pub f32: fn(&[f32], f32, f32, &mut [f32]) -> f32,
+}
+
+impl std::fmt::Debug for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Inputs: the gradients; then the arenas of values, gradients and each state; then the table. Outputs: the new values; then each state's arena.
+/// Slots: the floats of each group.
+#[derive(Debug)]
+pub(super) struct Update {
+    pub rule: &'static Rule,
+    /// The slice of each gradient that takes part.
+    pub slices: Vec<u32>,
+    /// The group of each.
+    pub groups: Vec<u32>,
+    /// Where each slice begins, in elements.
+    pub offsets: Vec<usize>,
+    /// Elements of the whole arena.
+    pub len: usize,
+}
+
+impl Update {
+    fn n(&self) -> usize {
+        self.slices.len()
+    }
+
+    /// The input that is the arena of values; gradients and states follow.
+    fn values(&self) -> usize {
+        self.n()
+    }
+
+    fn table(&self) -> usize {
+        self.n() + 2 + self.rule.states
+    }
+}
+
+impl Op for Update {
+    fn name(&self) -> &'static str {
+        self.rule.name
+    }
+
+    fn key(&self, key: &mut Key) {
+        key.int(self.len as i64).int(self.rule.states as i64).ints(&self.offsets);
+        self.slices.iter().chain(&self.groups).for_each(|&x| {
+            key.int(x);
+        });
+    }
+
+    fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        let states = &inputs[self.n() + 2..self.table()];
+        Ok(inputs[..self.n()].iter().chain(states).copied().collect())
+    }
+
+    fn arenas(&self) -> Option<Arenas> {
+        let values = self.slices.iter().map(|&s| (self.values(), s));
+        let states = (0..self.rule.states).map(|s| (self.n() + 2 + s, 0));
+        Some(Arenas { outputs: values.chain(states).collect(), grads: self.slices.iter().map(|&s| (self.values() + 1, s)).collect() })
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn cpu(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>]) -> Result<()> {
+        let (values, states) = outputs.split_at_mut(self.n());
+        let mut whole: Vec<Vec<f64>> = states.iter().map(|s| s.to_f64()).collect();
+        let mut state = vec![0.0; self.rule.states];
+        for (i, out) in values.iter_mut().enumerate() {
+            let floats = &slots.floats[self.groups[i] as usize * self.rule.floats..][..self.rule.floats];
+            let grad = inputs[i].to_f64();
+            let mut value = out.to_f64();
+            for (j, (x, g)) in value.iter_mut().zip(grad).enumerate() {
+                let at = self.offsets[i] + j;
+                state.iter_mut().zip(&whole).for_each(|(s, w)| *s = w[at]);
+                *x = (self.rule.f64)(floats, g, *x, &mut state);
+                state.iter().zip(&mut whole).for_each(|(s, w)| w[at] = *s);
+            }
+            out.set_f64(&value);
+        }
+        states.iter_mut().zip(&whole).for_each(|(s, w)| s.set_f64(w));
+        Ok(())
+    }
+
+    fn cpu_fast(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
+        if outputs.iter().any(|o| o.meta.dtype != DType::F32) {
+            return Ok(false);
+        }
+        let floats: Vec<f32> = slots.floats.iter().map(|&f| f as f32).collect();
+        let (values, states) = outputs.split_at_mut(self.n());
+        // Each parameter with its slices of the states: disjoint, so that threads may share them out.
+        let mut rests: Vec<(&mut [f32], usize)> = states.iter_mut().map(|s| (s.elements::<f32>(), 0)).collect();
+        let mut tasks = Vec::with_capacity(self.n());
+        for (i, out) in values.iter_mut().enumerate() {
+            let n = out.meta.numel();
+            let parts: Vec<&mut [f32]> = rests
+                .iter_mut()
+                .map(|(rest, at)| {
+                    let (_, tail) = std::mem::take(rest).split_at_mut(self.offsets[i] - *at);
+                    let (part, tail) = tail.split_at_mut(n);
+                    (*rest, *at) = (tail, self.offsets[i] + n);
+                    part
+                })
+                .collect();
+            tasks.push((i, out, parts));
+        }
+        let (size, rule) = (self.rule.floats, self.rule);
+        threads.each_of(tasks, |_, (i, out, mut parts)| {
+            let f = &floats[self.groups[i] as usize * size..][..size];
+            let grad = inputs[i].elements::<f32>();
+            let mut state = [0f32; 4];
+            for (j, (x, &g)) in out.elements::<f32>().iter_mut().zip(grad.iter()).enumerate() {
+                parts.iter().zip(&mut state).for_each(|(p, s)| *s = p[j]);
+                *x = (rule.f32)(f, g, *x, &mut state);
+                parts.iter_mut().zip(&state).for_each(|(p, s)| p[j] = *s);
+            }
+        });
+        Ok(true)
+    }
+
+    fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {
+        let (values, grads) = (ctx.inputs[self.values()].slot, ctx.inputs[self.values() + 1].slot);
+        // A gradient that the plan could not make in its slice (a leaf, a view, one value for two parameters) is copied there.
+        for i in 0..self.n() {
+            let from = ctx.inputs[i].slot;
+            if !ctx.lies_in(from, grads, self.slices[i]) {
+                let n = ctx.inputs[i].meta.numel();
+                ctx.call("place")?.input("x", i).write("y", grads, "f32").u32(n).offset(i).u32(self.offsets[i]).grid_linear(n.div_ceil(64))?;
+            }
+        }
+        let states: Vec<Slot> = (0..self.rule.states).map(|s| ctx.inputs[self.values() + 2 + s].slot).collect();
+        let floats: Vec<_> = (0..ctx.float_count()).map(|n| ctx.float(n)).collect();
+        let mut call = ctx.call(self.rule.name)?.write("p", values, "f32").read("g", grads, "f32").input("table", self.table());
+        for (n, slot) in states.into_iter().enumerate() {
+            call = call.write(["s0", "s1", "s2"][n], slot, "f32");
+        }
+        call = call.u32s(&[self.len, 0, 0, 0]).flops(10 * self.len as u64);
+        for f in floats {
+            call = call.word(f);
+        }
+        call.grid_linear(self.len.div_ceil(64))
+    }
+
+    fn batch(&self, _: &crate::graph::Batched<'_>) -> Result<Vec<crate::graph::Tensor>> {
+        Err(Error::invalid("vmap: an optimizer's step cannot be batched").help("write the update in tensor operations inside the function"))
+    }
+}
