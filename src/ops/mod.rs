@@ -8,6 +8,8 @@ mod view;
 
 pub use conv::Conv2dOptions;
 pub use create::Generator;
+pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
+pub(crate) use row_op::RowOp;
 pub(crate) use create::is_random;
 pub use row_op::AsRow;
 pub use shape::PadMode;
@@ -33,6 +35,7 @@ ops! {
     reduce,
     shape,
     conv,
+    pool,
     index,
     softmax,
 }
