@@ -8,6 +8,8 @@ mod view;
 
 pub use create::Generator;
 pub(crate) use row_op::RowOp;
+pub use norm::BatchNorm;
+pub use loss::{CrossEntropy, Reduction};
 pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};
@@ -27,7 +29,10 @@ macro_rules! ops {
 }
 
 ops! {
+    dropout,
     index,
+    loss,
+    norm,
     reduce,
     shape,
     softmax,
