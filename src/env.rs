@@ -50,6 +50,8 @@ pub static FLAGS: &[Flag] = &[
     row("WGRAD_THREADS", Kind::Number(4096), "0", "threads of the CPU backend; 0: one a core"),
     row("WGRAD_MEMORY_CAP", Kind::Bytes, "0", "bytes that a device may reserve, K, M and G allowed; 0: no cap"),
     row("WGRAD_ALLOW_NO_GPU", Kind::Switch, "0", "tests: pass without an adapter, and say how many cases did not run"),
+    row("WGRAD_FUZZ_N", Kind::Number(u64::MAX), "200", "tests: how many random graphs are drawn"),
+    row("WGRAD_FUZZ_SEED", Kind::Number(u64::MAX), "1", "tests: the seed of the random graphs"),
     row("WGRAD_GOLDEN_DIR", Kind::Text, "", "tests: a folder with more golden cases"),
 ];
 

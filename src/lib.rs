@@ -3,22 +3,31 @@
 //! Modules stand in reading order, which is the order of dependency: a module uses only what stands before it.
 #![warn(missing_docs)]
 
-pub mod env;
+// What everything stands on.
 pub mod error;
+
+pub mod env;
 pub mod rng;
+
 pub mod tensor;
 
 pub mod format;
+
+// Hardware.
 pub mod kernel;
 
 pub mod device;
 
+// Tensors: three modules that name each other and count as one.
 pub mod autograd;
 pub mod graph;
 pub mod ops;
 
+// Learning.
 pub mod nn;
 pub mod optim;
+
+pub mod data;
 
 pub use device::Device;
 pub use error::{Error, ErrorKind, Result};

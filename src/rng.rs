@@ -38,7 +38,8 @@ pub fn word(seed: u64, offset: u64, i: usize) -> u32 {
 #[inline]
 pub fn pair(seed: u64, offset: u64, i: usize) -> [u32; 2] {
     let w = four(seed, offset, i / 2);
-    if i % 2 == 0 { [w[0], w[1]] } else { [w[2], w[3]] }
+    let k = 2 * (i % 2);
+    [w[k], w[k + 1]]
 }
 
 /// A float in [0, 1) from the word's upper 24 bits: exact, and the same in f32 and f64.
@@ -58,37 +59,6 @@ pub fn normal(words: [u32; 2]) -> f64 {
     let y = if q & 1 == 1 { r.sin() } else { r.cos() };
     let y = if (q + 1) & 2 == 2 { -y } else { y };
     (-2.0 * u.ln()).sqrt() * y
-}
-
-/// The same in f32: the f64 value rounded, so that it is within one ulp of the definition wherever it runs.
-#[inline]
-pub fn normal_f32(words: [u32; 2]) -> f32 {
-    normal(words) as f32
-}
-
-/// Hands out the pairs (seed, offset) of random nodes: the offset goes up by one a node, whatever the node's size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generator {
-    /// Which stream.
-    pub seed: u64,
-    /// The next node's offset.
-    pub offset: u64,
-}
-
-impl Generator {
-    /// The stream of `seed`, from its beginning.
-    pub fn new(seed: u64) -> Generator {
-        Generator { seed, offset: 0 }
-    }
-
-    /// The pair of a node with `numel` elements; the next node gets another one.
-    pub fn next(&mut self, numel: usize) -> (u64, u64) {
-        // The element's index takes 32 bits of the counter, and two elements share a call.
-        debug_assert!(numel as u64 <= 1 << 33, "a random node of {numel} elements would repeat itself");
-        let pair = (self.seed, self.offset);
-        self.offset = self.offset.wrapping_add(1);
-        pair
-    }
 }
 
 #[cfg(test)]
@@ -128,13 +98,5 @@ mod tests {
         assert!(normal([0, 0]) > 5.7);
         // A quarter turn is an exact zero.
         assert_eq!(normal([0, 1 << 30]), 0.0);
-    }
-
-    #[test]
-    fn a_generator_never_repeats_a_pair() {
-        let mut g = Generator::new(5);
-        assert_eq!(g.next(10), (5, 0));
-        assert_eq!(g.next(0), (5, 1));
-        assert_eq!(g, Generator { seed: 5, offset: 2 });
     }
 }

@@ -80,9 +80,7 @@ pub fn grad_with(outputs: &[&Tensor], inputs: &[&Tensor], options: &GradOptions)
 /// The gradient with which each output begins.
 fn seeds(outputs: &[&Tensor], options: &GradOptions) -> Result<Vec<Tensor>> {
     match &options.grad_outputs {
-        Some(given) if given.len() != outputs.len() => {
-            Err(Error::gradient(format!("backward: {} gradients for {} outputs", given.len(), outputs.len())))
-        }
+        Some(given) if given.len() != outputs.len() => Err(Error::gradient(format!("backward: {} gradients for {} outputs", given.len(), outputs.len()))),
         Some(given) => {
             for (g, o) in given.iter().zip(outputs) {
                 if g.meta() != o.meta() {
@@ -227,7 +225,7 @@ fn add(grads: &mut HashMap<(u64, u8), Tensor>, value: &Value, g: Tensor, options
     Ok(())
 }
 
-/// Backward has walked the node: what it kept for that is let go. A pending node still needs its inputs to run.
+/// Backward has walked the node: what it kept for that is let go. A pending node still needs its inputs to run; a view costs nothing to keep whole, and vmap follows it.
 fn consume(node: &Arc<Node>) {
     if node.grad.is_some() {
         return;
@@ -235,7 +233,7 @@ fn consume(node: &Arc<Node>) {
     let mut body = node.body();
     body.history = false;
     let kept = std::mem::take(&mut body.kept);
-    let done = node.view.is_some() || !matches!(body.state, graph::NodeState::Pending);
+    let done = node.view.is_none() && !matches!(body.state, graph::NodeState::Pending);
     let inputs = if done { std::mem::take(&mut body.inputs) } else { Default::default() };
     // Dropped after the lock: dropping may reach other nodes.
     drop(body);

@@ -5,6 +5,7 @@
 
 use super::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::Result;
+use crate::kernel::Access;
 use crate::tensor::{Layout, Meta};
 use std::sync::Arc;
 
@@ -19,15 +20,6 @@ pub enum Slot {
     Temp(usize),
     /// The program's error words (GPU only): one `atomic<u32>` a check, the n-th at index n.
     Errors,
-}
-
-/// How a launch uses a storage binding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// `var<storage, read>`.
-    Read,
-    /// `var<storage, read_write>`.
-    ReadWrite,
 }
 
 /// One storage binding; the n-th of a launch is `@group(0) @binding(n + 1)`.

@@ -8,10 +8,11 @@ mod launch;
 mod run;
 mod select;
 
-pub(crate) use run::{Prepared, Program};
-pub use run::Readback;
+pub use crate::kernel::Access;
 pub use counters::{CounterValues, Counters};
-pub use launch::{Access, Binding, Check, GpuProgram, HostOperand, HostProgram, HostStep, HostWork, Launch, Slot, Word};
+pub use launch::{Binding, Check, GpuProgram, HostOperand, HostProgram, HostStep, HostWork, Launch, Slot, Word};
+pub use run::Readback;
+pub(crate) use run::{Prepared, Program};
 pub use select::Measure;
 
 /// What kind of hardware an adapter is. The order is the order of the device list.
@@ -134,23 +135,14 @@ impl Device {
         }
     }
 
-    /// The running totals, to count in.
-    pub(crate) fn count(&self) -> &Counters {
-        match self {
-            Device::Cpu(cpu) => &cpu.counters,
-            #[cfg(feature = "gpu")]
-            Device::Gpu(gpu) => &gpu.counters,
-        }
-    }
-
     /// What the device did so far.
     pub fn counters(&self) -> CounterValues {
-        self.count().read()
+        self.counter_cells().read()
     }
 
     /// Start `bytes_peak` anew from what is in use now.
     pub fn reset_peak(&self) {
-        self.count().reset_peak();
+        self.counter_cells().reset_peak();
     }
 
     /// Refuse to hold more than this many bytes: an allocation beyond is an error, and the process goes on.

@@ -1,10 +1,10 @@
 //! The canonical form of what is about to run: which nodes, in which order, and the two parts of them that matter. The KEY is structure, by which plans are
 //! cached; the DATA is floats, positions and seeds, which every run brings anew.
 
+use super::Slots;
 use super::mode::Phase;
 use super::node::{Node, NodeState, Value};
 use super::op::{Key, Op};
-use super::Slots;
 use crate::device::Storage;
 use crate::error::{Error, Result};
 use crate::tensor::{Layout, Meta};
@@ -194,6 +194,9 @@ impl Builder {
             return Ok(Src::Leaf(l));
         }
         let storage = base.storage().ok_or_else(|| {
+            if base.node.op.name() == "vmap input" {
+                return Error::invalid("vmap: a value was read inside the function").help("return it from the function, and read it there");
+            }
             // History that backward consumed leaves no values behind; reaching for one is a fault of the graph, never of its user.
             Error::internal(format!("{}: its value was needed after it was dropped", base.node.op.name()))
         })?;

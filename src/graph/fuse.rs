@@ -59,9 +59,9 @@ pub(crate) fn common(canon: &Canon, fault: Option<Fault>) -> Vec<u32> {
             continue;
         }
         let mut key = super::Key::default();
-        key.text(node.op.name()).int(node.phase as i64);
+        key.text(node.op.name());
         if fault != Some(Fault::MergeAcrossScopes) {
-            key.int(node.scope);
+            key.int(node.phase as i64).int(node.scope);
         }
         node.op.key(&mut key);
         for o in &node.outs {

@@ -158,6 +158,11 @@ impl Node {
         self.outs.iter().any(|o| o.handles.load(Relaxed) > 0)
     }
 
+    /// What it was recorded over, as long as it is pending or a view.
+    pub fn recorded_inputs(&self) -> SmallVec<[Value; 3]> {
+        self.body().inputs.clone()
+    }
+
     /// Take a pending node out of its recorder's books: it ran, or nobody can want it any more.
     pub fn retire(&self) {
         self.recorder.forget(self);
@@ -187,7 +192,8 @@ impl Drop for Node {
 fn dismantle(node: &mut Node, list: &mut Vec<Value>) {
     let body = node.body.get_mut().unwrap_or_else(|e| e.into_inner());
     let inputs = std::mem::take(&mut body.inputs);
-    let pending = matches!(body.state, NodeState::Pending);
+    // A node on the list is dismantled there and once more when it is dropped: the second time finds nothing left to do.
+    let pending = matches!(std::mem::replace(&mut body.state, NodeState::Done(SmallVec::new())), NodeState::Pending);
     let kept = std::mem::take(&mut body.kept);
     if pending && node.view.is_none() {
         release_consumers(&inputs);

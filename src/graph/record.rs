@@ -8,7 +8,7 @@ use super::{GradSlot, Slots, Tensor};
 use crate::device::{Counters, Storage};
 use crate::env;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Layout, Meta};
+use crate::tensor::{DType, Meta};
 use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -51,11 +51,6 @@ impl Recorder {
     /// The pending nodes of an engine that live handles name.
     pub fn live_nodes(&self, engine: &Arc<Engine>) -> Vec<Arc<Node>> {
         self.live().values().filter_map(Weak::upgrade).filter(|n| Arc::ptr_eq(&n.engine, engine)).collect()
-    }
-
-    /// The same for all engines.
-    pub fn all_live(&self) -> Vec<Arc<Node>> {
-        self.live().values().filter_map(Weak::upgrade).collect()
     }
 
     fn recorded(&self, node: &Node) {
@@ -145,13 +140,7 @@ impl Tensor {
             arena: None,
             outs: outs.into_iter().map(|meta| OutSlot { meta, handles: AtomicU32::new(0), consumers: AtomicU32::new(0) }).collect(),
             view,
-            body: Mutex::new(Body {
-                state: NodeState::Pending,
-                // A view without history needs its base only.
-                inputs: if is_view && !requires_grad { SmallVec::new() } else { values },
-                kept: Vec::new(),
-                history: requires_grad,
-            }),
+            body: Mutex::new(Body { state: NodeState::Pending, inputs: values, kept: Vec::new(), history: requires_grad }),
         });
         Counters::add(&node.engine.device.counter_cells().nodes, 1);
         if !is_view {
@@ -172,6 +161,14 @@ impl Tensor {
         Tensor::of(Value::new(leaf_node(meta, arena.storage.clone(), engine, None, Some(arena)), 0))
     }
 
+    /// A node without a value, for functions that are recorded only to be rewritten. Running anything that depends on it is an error.
+    pub(crate) fn stand_in(meta: Meta, engine: &Arc<Engine>) -> Tensor {
+        // Differentiable, so that the function may ask for gradients by its inputs.
+        let grad = meta.dtype.is_float().then(Arc::default);
+        let node = new_leaf(Arc::new(StandIn), meta, NodeState::Done(smallvec![None]), engine, grad, None);
+        Tensor::of(Value::new(node, 0))
+    }
+
     /// A leaf: a value that exists.
     pub(crate) fn leaf(meta: Meta, storage: Storage, engine: &Arc<Engine>, grad: Option<Arc<GradSlot>>) -> Tensor {
         Tensor::of(Value::new(leaf_node(meta, storage, engine, grad, None), 0))
@@ -179,9 +176,13 @@ impl Tensor {
 }
 
 fn leaf_node(meta: Meta, storage: Storage, engine: &Arc<Engine>, grad: Option<Arc<GradSlot>>, arena: Option<Arc<super::Arena>>) -> Arc<Node> {
-    Arc::new(Node {
+    new_leaf(Arc::new(Leaf), meta, NodeState::Done(smallvec![Some(storage)]), engine, grad, arena)
+}
+
+fn new_leaf(op: Arc<dyn Op>, meta: Meta, state: NodeState, engine: &Arc<Engine>, grad: Option<Arc<GradSlot>>, arena: Option<Arc<super::Arena>>) -> Arc<Node> {
+    let node = Arc::new(Node {
         id: next_id(),
-        op: Arc::new(Leaf),
+        op,
         slots: Slots::none(),
         engine: engine.clone(),
         recorder: recorder(),
@@ -192,8 +193,10 @@ fn leaf_node(meta: Meta, storage: Storage, engine: &Arc<Engine>, grad: Option<Ar
         arena,
         outs: smallvec![OutSlot { meta, handles: AtomicU32::new(0), consumers: AtomicU32::new(0) }],
         view: None,
-        body: Mutex::new(Body { state: NodeState::Done(smallvec![Some(storage)]), inputs: SmallVec::new(), kept: Vec::new(), history: false }),
-    })
+        body: Mutex::new(Body { state, inputs: SmallVec::new(), kept: Vec::new(), history: false }),
+    });
+    engine.stores(&node);
+    node
 }
 
 impl Value {
@@ -212,24 +215,33 @@ fn cut_if_long(node: &Arc<Node>) -> Result<()> {
     Ok(())
 }
 
-/// The op of leaves: it never runs.
-#[derive(Debug)]
-pub(crate) struct Leaf;
+/// Ops that never run.
+macro_rules! inert {
+    ($($(#[$doc:meta])* $name:ident: $text:literal),*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(crate) struct $name;
 
-impl Op for Leaf {
-    fn name(&self) -> &'static str {
-        "leaf"
-    }
-    fn infer(&self, _: &Slots, _: &[Meta]) -> Result<Vec<Meta>> {
-        Err(Error::internal("leaf: is not recorded"))
-    }
-    fn view(&self, _: &Slots, _: &Layout) -> Option<Layout> {
-        None
-    }
-    fn cpu(&self, _: &Slots, _: &[crate::device::cpu::CpuView<'_>], _: &mut [crate::device::cpu::CpuViewMut<'_>]) -> Result<()> {
-        Err(Error::internal("leaf: does not run"))
-    }
-    fn gpu(&self, _: &mut super::LaunchCtx<'_>) -> Result<()> {
-        Err(Error::internal("leaf: does not run"))
-    }
+        impl Op for $name {
+            fn name(&self) -> &'static str {
+                $text
+            }
+            fn infer(&self, _: &Slots, _: &[Meta]) -> Result<Vec<Meta>> {
+                Err(Error::internal(concat!($text, ": is not recorded")))
+            }
+            fn cpu(&self, _: &Slots, _: &[crate::device::cpu::CpuView<'_>], _: &mut [crate::device::cpu::CpuViewMut<'_>]) -> Result<()> {
+                Err(Error::internal(concat!($text, ": does not run")))
+            }
+            fn gpu(&self, _: &mut super::LaunchCtx<'_>) -> Result<()> {
+                Err(Error::internal(concat!($text, ": does not run")))
+            }
+        }
+    )*};
+}
+
+inert! {
+    /// The op of leaves.
+    Leaf: "leaf",
+    /// The op of a vmapped function's inputs.
+    StandIn: "vmap input"
 }

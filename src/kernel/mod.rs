@@ -3,7 +3,7 @@
 mod emit;
 mod table;
 
-pub use emit::{BindingText, Emit};
+pub use emit::{BindingText, Emit, joined};
 pub use table::KERNELS;
 
 use crate::error::{Error, Result, nearest};
@@ -28,4 +28,13 @@ pub fn find(name: &str) -> Result<&'static Kernel> {
             None => e,
         }
     })
+}
+
+/// How a launch uses a storage binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// `var<storage, read>`.
+    Read,
+    /// `var<storage, read_write>`.
+    ReadWrite,
 }

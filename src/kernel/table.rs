@@ -33,6 +33,11 @@ kernels! {
     "adam": "optim/adam.wgsl", "Adam and AdamW over an arena";
     "adam_amsgrad": "optim/adam_amsgrad.wgsl", "Adam and AdamW with AMSGrad over an arena";
     "place": "optim/place.wgsl", "copy of a value into its slice of an arena";
+    "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
+    "sum_splits": "matmul/sum_splits.wgsl", "the second pass of a split sum, in fixed order";
+    "conv2d": "conv/conv2d.wgsl", "convolution and the gradient of its image, in register blocks, gathered as read";
+    "pack_weight": "conv/pack_weight.wgsl", "a convolution's weight as the gradient of the image reads it";
+    "conv2d_weight_grad": "conv/conv2d_weight_grad.wgsl", "the gradient of a convolution's weight, split over positions";
 }
 
 /// Files that others join by `// use name`.

@@ -6,10 +6,12 @@ pub mod rows;
 mod table;
 mod view;
 
+pub use conv::Conv2dOptions;
 pub use create::Generator;
-pub(crate) use row_op::RowOp;
-pub use norm::BatchNorm;
+pub(crate) use create::is_random;
 pub use loss::{CrossEntropy, Reduction};
+pub use norm::BatchNorm;
+pub use row_op::AsRow;
 pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};
@@ -29,9 +31,11 @@ macro_rules! ops {
 }
 
 ops! {
+    conv,
     dropout,
     index,
     loss,
+    matmul,
     norm,
     reduce,
     shape,

@@ -96,16 +96,15 @@ impl Op for RowOp {
             }
             out.push(match slope {
                 Slope::Zero => None,
-                Slope::One => Some(grad.clone()),
+                // A cast's gradient comes back in the input's type.
+                Slope::One => Some(grad.try_to_dtype(ctx.input_meta(n).dtype)?),
                 Slope::Row(name) => {
                     let slope_row = row(name);
                     let inputs: Vec<&Tensor> = (0..slope_row.arity).map(|i| ctx.input(i)).collect();
                     let slope = Tensor::apply_row(slope_row, &ctx.slots().floats, &inputs)?;
                     Some(Tensor::apply_row(row("mul"), &[], &[grad, &slope])?)
                 }
-                Slope::Grad(_, f) => {
-                    Some(f(&RowGrad { grad, inputs: &ctx.inputs, output: ctx.outputs[0].as_ref(), floats: &ctx.slots().floats }))
-                }
+                Slope::Grad(_, f) => Some(f(&RowGrad { grad, inputs: &ctx.inputs, output: ctx.outputs[0].as_ref(), floats: &ctx.slots().floats })),
                 Slope::None => {
                     return Err(Error::gradient(format!("{}: is first-order only, it has no gradient of its own", self.row.name)));
                 }

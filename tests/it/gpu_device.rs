@@ -323,6 +323,82 @@ fn long_programs_are_split_on_hardware_only() {
 }
 
 #[test]
+fn long_programs_are_split_by_what_was_measured() {
+    let n = 200_000;
+    let gpu = open_with(&GpuOptions { declared_kind: Some(Kind::Discrete), submit_ms: 1, ..options() });
+    // 50 launches that claim to compute nothing: an estimate of half a millisecond.
+    let mut program = chain(n);
+    let middle = [axpb(Slot::Temp(1), Slot::Temp(0), n, 0), program.launches[1].clone()];
+    program.launches.splice(2..2, (0..47).map(|i| middle[i % 2].clone()));
+    program.launches.iter_mut().for_each(|l| l.flops = 0);
+    let p = gpu.prepare(program).unwrap();
+    let (leaf, out) = (upload(&gpu, &vec![1.0f32; n]), storage(&gpu, n * 4));
+    let mut submits = Vec::new();
+    for _ in 0..2 {
+        let before = gpu.counters();
+        let read = gpu.run(&p, &data(1.0, 1.0), std::slice::from_ref(&leaf), std::slice::from_ref(&out), &[], std::slice::from_ref(&out)).unwrap();
+        read.unwrap().wait().unwrap();
+        submits.push(gpu.counters().since(&before).submits);
+    }
+    assert!(submits[0] == 1 && submits[1] > 1, "{submits:?}");
+}
+
+#[test]
+fn every_adapter_of_the_list_runs_the_same() {
+    for (index, info) in adapters().iter().enumerate() {
+        let Device::Gpu(gpu) = Device::gpu(index, &options()).unwrap() else { unreachable!() };
+        assert_eq!(gpu.info(), info);
+        let p = gpu.prepare(chain(64)).unwrap();
+        let (leaf, out) = (upload(&gpu, &[2.0f32; 64]), storage(&gpu, 256));
+        gpu.run(&p, &data(2.0, 1.0), &[leaf], std::slice::from_ref(&out), &[], &[]).unwrap();
+        assert_eq!(floats(&gpu, &out), [23.0; 64], "{}", info.description());
+    }
+}
+
+/// The variable that tells the test below that it is the child.
+#[cfg(unix)]
+const CHILD: &str = "GPU_DEVICE_CHILD";
+
+#[cfg(unix)]
+#[test]
+#[ignore = "run by memory_that_the_driver_refuses_is_an_error, in a process with little memory"]
+fn child_that_takes_all_memory() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let gpu = open();
+    let p = gpu.prepare(chain(64)).unwrap();
+    let (leaf, out) = (upload(&gpu, &[2.0f32; 64]), storage(&gpu, 256));
+    let mut held = Vec::new();
+    let refused = (0..64).find_map(|_| gpu.alloc(100 << 20).map(|b| held.push(b)).err()).expect("no allocation was refused");
+    assert!(matches!(refused.kind(), ErrorKind::OutOfMemory(_)));
+    assert!(refused.message().contains("100.0 MiB asked for") && refused.message().contains("reserved"), "{refused}");
+    gpu.run(&p, &data(2.0, 0.0), &[leaf], std::slice::from_ref(&out), &[], &[]).unwrap();
+    assert_eq!(floats(&gpu, &out), [16.0; 64], "the device goes on");
+    let count = held.len();
+    drop(held);
+    assert!(gpu.alloc(120 << 20).is_ok(), "what was freed is given back, {count} buffers of it");
+}
+
+#[cfg(unix)]
+#[test]
+fn memory_that_the_driver_refuses_is_an_error() {
+    let list = adapters();
+    // The limit counts what the process maps, so it says something only where the driver takes its memory from there.
+    if list.first().is_some_and(|a| a.kind != Kind::Software) {
+        return;
+    }
+    let child = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 3000000 && exec \"$0\" --exact gpu_device::child_that_takes_all_memory --ignored --nocapture"])
+        .arg(std::env::current_exe().unwrap())
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
 fn a_floor_device_runs_the_same() {
     let gpu = open_with(&GpuOptions { floor: true, ..options() });
     assert_eq!(gpu.wgpu_device().limits(), wgpu::Limits::default());
@@ -402,6 +478,7 @@ fn a_callers_device_and_buffer_are_used_as_they_are() {
     let z = Storage { buffer: Buffer::Gpu(gpu.import(unusable)), offset: 0, bytes: 256 };
     assert!(gpu.read(std::slice::from_ref(&z)).is_err());
     device.destroy();
+    assert!(matches!(gpu.run_kernel(&call).unwrap_err().kind(), ErrorKind::DeviceLost(_)));
     let e = gpu.read(std::slice::from_ref(&y)).and_then(|r| r.wait()).unwrap_err();
     assert!(matches!(e.kind(), ErrorKind::DeviceLost(_)), "{e}");
 }

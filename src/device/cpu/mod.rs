@@ -1,5 +1,6 @@
 //! The CPU backend: host memory, threads, and the runner of host programs.
 
+pub mod gemm;
 mod memory;
 mod run;
 mod threads;

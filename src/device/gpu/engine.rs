@@ -8,7 +8,7 @@ use crate::device::{Access, Counters, Slot, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use smallvec::SmallVec;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes of the buffer of NaN that poisoned ranges are copied from.
 const POISON_BYTES: usize = 1 << 20;
@@ -127,7 +127,7 @@ impl Gpu {
         let began = Instant::now();
         let mut last = None;
         for part in commands {
-            last = Some(self.submit(part));
+            last = Some(self.submit(Some(part))?);
         }
         if self.info.kind != super::Kind::Software && program.timing.wanted() {
             let timing = program.timing.clone();
@@ -140,10 +140,15 @@ impl Gpu {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The one place that submits, and counts it. Inside a scope.
-    pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> wgpu::SubmissionIndex {
+    /// The one place that submits, and counts it. Inside a scope, which says why where it says why.
+    pub(super) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> Result<wgpu::SubmissionIndex> {
         Counters::add(&self.counters.submits, 1);
-        self.queue.submit([commands])
+        let index = self.queue.submit(commands);
+        // The one way to learn that a submission was dropped: its number is above the last that was accepted. This does not wait.
+        match self.poll(wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: Some(Duration::ZERO) }) {
+            Err(wgpu::PollError::WrongSubmissionIndex(..)) => Err(Error::device_lost(format!("{}: the device is lost", self.info.short_name()))),
+            _ => Ok(index),
+        }
     }
 
     /// The bind group of a launch. Inside a scope.
@@ -225,7 +230,7 @@ impl Gpu {
             Counters::add(&self.counters.dispatches, 1);
             let _turn = self.turn();
             self.write(&self.counters.param_writes, &uniforms, 0, bytemuck::cast_slice(&words));
-            self.submit(commands);
+            self.submit(Some(commands))?;
             Ok(())
         })
     }
@@ -245,7 +250,7 @@ impl Gpu {
             let commands = encoder.finish();
             // Not between the parts of another thread's run.
             let _turn = self.turn();
-            self.submit(commands);
+            self.submit(Some(commands))?;
             Ok(())
         })
     }

@@ -214,7 +214,7 @@ impl Gpu {
         self.quietly(|| freed.iter().flat_map(|(_, list)| list).for_each(|raw| raw.buffer.destroy()));
         drop(freed);
         // The driver gets memory back only when the work that used it is done.
-        let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
+        let _ = self.poll(wgpu::PollType::wait_indefinitely());
         Counters::sub(&self.counters.bytes_reserved, bytes);
         bytes
     }

@@ -192,9 +192,9 @@ impl Gpu {
     /// Wait until all submitted work is done. Not in a browser.
     pub fn wait_idle(&self) -> Result<()> {
         self.alive()?;
-        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        let waited = self.poll(wgpu::PollType::wait_indefinitely());
         self.alive()?;
-        waited.map(drop).map_err(|e| Error::internal(format!("{}: waiting failed: {e}", self.info.short_name())))
+        waited.map_err(|e| Error::internal(format!("{}: waiting failed: {e}", self.info.short_name())))
     }
 }
 

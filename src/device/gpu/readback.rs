@@ -120,7 +120,7 @@ impl Gpu {
         let done = self.guarded("read", || {
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             staged.encode(&mut encoder, &reads);
-            Ok(self.submit(encoder.finish()))
+            self.submit(Some(encoder.finish()))
         });
         self.map(staged, done)
     }
@@ -192,7 +192,7 @@ const PATIENCE: u32 = 10_000;
 impl Readback {
     /// Whether the values are there already. Never blocks.
     pub fn is_ready(&self) -> bool {
-        let _ = self.gpu.device.poll(wgpu::PollType::Poll);
+        let _ = self.gpu.poll(wgpu::PollType::Poll);
         self.mapped.lock().0.is_some()
     }
 
@@ -206,7 +206,7 @@ impl Readback {
                 break;
             }
             let wait = wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None };
-            self.gpu.device.poll(wait).map_err(|e| Error::internal(format!("readback: waiting failed: {e}")))?;
+            self.gpu.poll(wait).map_err(|e| Error::internal(format!("readback: waiting failed: {e}")))?;
             let state = self.mapped.lock();
             if state.0.is_none() {
                 drop(self.mapped.changed.wait_timeout(state, Duration::from_millis(1)));
@@ -219,7 +219,7 @@ impl Readback {
     /// The same without blocking. Outside of a browser it is this future that drives the device, so its task is woken until the values are there.
     pub async fn read(mut self) -> Result<Vec<Vec<u8>>> {
         std::future::poll_fn(|cx| {
-            let _ = self.gpu.device.poll(wgpu::PollType::Poll);
+            let _ = self.gpu.poll(wgpu::PollType::Poll);
             let mut state = self.mapped.lock();
             if state.0.is_some() || self.gpu.alive().is_err() {
                 return Poll::Ready(());

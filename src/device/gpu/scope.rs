@@ -1,8 +1,9 @@
 //! Where wgpu's errors become ours: error scopes around every group of calls, and what a device keeps of its own failures.
 
 use super::Gpu;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -53,25 +54,47 @@ impl Gpu {
         }
     }
 
-    /// Run wgpu calls inside error scopes, on this thread. What they caught is the error of `what`. Scopes are per thread and must not be held
-    /// across an await, so `f` is plain code.
+    /// Run wgpu calls inside error scopes, on this thread. What they caught is the error of `what`, and comes before an error of `f` itself.
+    /// Scopes are per thread and must not be held across an await, so `f` is plain code.
     pub(super) fn guarded<T>(&self, what: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
         self.alive()?;
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let value = f();
-        let caught = [ready(validation.pop()), ready(memory.pop()), ready(internal.pop())];
-        // A call on a lost device fails without a word: its callback runs in a poll, never by itself. On a caller's device without our callback the
-        // loss shows when a readback cannot be mapped.
-        let _ = self.device.poll(wgpu::PollType::Poll);
+        let caught = [ready(validation.pop()), ready(memory.pop()), ready(internal.pop())].into_iter().flatten().next();
+        // Callbacks, the one for a lost device among them, run in polls only.
+        let _ = self.poll(wgpu::PollType::Poll);
         self.alive()?;
-        let value = value?;
-        match caught.into_iter().flatten().next() {
-            None => Ok(value),
-            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::out_of_memory(format!("{what}: the device is out of memory: {}", self.memory_use()))),
+        let error = match caught {
+            // Not accepted and nothing said about why: calls on a lost device fail without a word.
+            None if matches!(&value, Err(e) if matches!(e.kind(), ErrorKind::DeviceLost(_))) => {
+                self.kept.lose("a submission was not accepted");
+                return self.alive().and(value);
+            }
+            None => return value,
+            Some(wgpu::Error::OutOfMemory { .. }) => Error::out_of_memory(format!("{what}: the device is out of memory: {}", self.memory_use())),
             Some(wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. }) => {
-                Err(Error::kernel(format!("{what}: {}", tidy(&description))))
+                Error::kernel(format!("{what}: {}", tidy(&description)))
+            }
+        };
+        // On a lost device even good calls are refused, for the buffers that could not be made: say what really happened.
+        self.quietly(|| {
+            if self.submit(None).is_err() {
+                self.kept.lose("calls are refused");
+            }
+        });
+        self.alive()?;
+        Err(error)
+    }
+
+    /// Poll the device. wgpu 30 panics where the driver reports the loss of the device to a poll; here that is a loss, kept as such.
+    pub(super) fn poll(&self, how: wgpu::PollType) -> Result<(), wgpu::PollError> {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| self.device.poll(how))) {
+            Ok(polled) => polled.map(drop),
+            Err(_) => {
+                self.kept.lose("the driver failed while it was waited for");
+                Ok(())
             }
         }
     }

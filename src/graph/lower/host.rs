@@ -159,8 +159,11 @@ struct Runner {
 
 impl Runner {
     fn new(steps: Steps, definition: bool) -> Runner {
-        let f32s = steps.loads.iter().all(|l| l.dtype == DType::F32) && steps.steps.iter().all(|s| s.out == DType::F32 && s.row.block.is_some());
-        Runner { fast: f32s && !definition, steps }
+        // The rows with seeds have an f32 form, too: a seed comes as the float with its bits.
+        let seeded = |s: &Step| s.operand == DType::U32 && s.row.ints > 0;
+        let loads = steps.loads.iter().all(|l| l.dtype == DType::F32 || (l.dtype == DType::U32 && steps.steps.iter().any(seeded)));
+        let rows = steps.steps.iter().all(|s| s.out == DType::F32 && s.row.block.is_some() && (s.operand == DType::F32 || seeded(s)));
+        Runner { fast: loads && rows && !definition, steps }
     }
 
     /// `root`: the type of the value the rows start from, which lies in `raw`, or else in output 0 (and is overwritten there).
@@ -177,7 +180,8 @@ impl Runner {
     ) -> Result<()> {
         let sizes: Vec<usize> = outputs.iter().map(|o| o.meta.dtype.size()).collect();
         let mut cut: Vec<_> = outputs.iter_mut().zip(&sizes).map(|(o, s)| o.bytes[..numel * s].chunks_mut(TASK * s)).collect();
-        let tasks: Vec<Vec<&mut [u8]>> = (0..numel.div_ceil(TASK)).map(|_| cut.iter_mut().map(|c| c.next().expect("as many chunks as tasks")).collect()).collect();
+        let tasks: Vec<Vec<&mut [u8]>> =
+            (0..numel.div_ceil(TASK)).map(|_| cut.iter_mut().map(|c| c.next().expect("as many chunks as tasks")).collect()).collect();
         let fast = self.fast && root.is_none_or(|d| d == DType::F32);
         threads.each_of(tasks, |t, mut out| {
             let count = TASK.min(numel - t * TASK);

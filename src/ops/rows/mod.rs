@@ -40,8 +40,8 @@ pub struct Row {
     /// The definition, in f64; integers and truth values arrive as their exact f64.
     pub value: fn(&RowArgs<'_, f64>) -> f64,
     /// The same over blocks of f32, for the fast CPU path; absent where only the definition exists. Truth values are 1 or 0, as in `value`, so it
-    /// serves bools too, but no integers: f32 does not hold them all.
-    pub block: Option<fn(args: &[&[f32]], floats: &[f32], ints: &[u64], first: usize, out: &mut [f32])>,
+    /// serves bools too, but no integers: f32 does not hold them all. (The seed of a `_seeded` row comes as the float with its bits.)
+    pub block: Option<Block>,
     /// The partial derivative by each input.
     pub slopes: &'static [Slope],
     /// Where tests sample each input.
@@ -54,6 +54,9 @@ pub struct Row {
     /// (0: exact). The functions of shaders/math.wgsl state theirs for every single result.
     pub ulp: f64,
 }
+
+/// A row over a run of elements in f32; `first` is the row-major index of the first.
+pub type Block = fn(args: &[&[f32]], floats: &[f32], ints: &[u64], first: usize, out: &mut [f32]);
 
 /// The arguments of one evaluation of a row.
 pub struct RowArgs<'a, T> {

@@ -2,10 +2,10 @@
 //!
 //! A random row has the integer slots (seed, offset); src/rng.rs says which bits belong to which element. Its `_seeded` twin, which stands in for it
 //! under vmap, takes each model's seed as an input (u32: the low half; the high half is 0) and the slots (offset, period), `period` being the number of
-//! elements of one model: the counter is the element's index in its own model.
+//! elements of one model: the counter is the element's index in its own model. Both give the same bits for the same seed, also in their f32 blocks.
 
 use super::{Row, RowArgs, Sig};
-use crate::rng::{normal, normal_f32, pair, uniform, word};
+use crate::rng::{four, normal, pair, uniform, word};
 use crate::tensor::DType;
 
 /// What sources have in common.
@@ -55,6 +55,7 @@ pub(super) static TABLE: &[Row] = &[
         name: "uniform_seeded",
         wgsl: "uniform01(philox_word(vec2<u32>(x, 0u), i % q1, vec2<u32>(q0, q0h)))",
         value: |a| f64::from(uniform(seeded_word(a))),
+        block: Some(|x, _, q, first, out| seeded(x[0], q, first, out, 4, |w, k| uniform(w[k]))),
         ..SEEDED
     },
     // Standard normal.
@@ -62,7 +63,7 @@ pub(super) static TABLE: &[Row] = &[
         name: "normal",
         wgsl: "normal01(philox_pair(vec2<u32>(q0, q0h), i, vec2<u32>(q1, q1h)))",
         value: |a| normal(pair(a.q[0], a.q[1], a.i)),
-        block: Some(|_, _, q, first, out| out.iter_mut().enumerate().for_each(|(n, o)| *o = normal_f32(pair(q[0], q[1], first + n)))),
+        block: Some(|_, _, q, first, out| out.iter_mut().enumerate().for_each(|(n, o)| *o = normal(pair(q[0], q[1], first + n)) as f32)),
         ulp: 8.0,
         ..RANDOM
     },
@@ -70,6 +71,7 @@ pub(super) static TABLE: &[Row] = &[
         name: "normal_seeded",
         wgsl: "normal01(philox_pair(vec2<u32>(x, 0u), i % q1, vec2<u32>(q0, q0h)))",
         value: |a| normal(pair(seed(a), a.q[0], a.i % a.q[1] as usize)),
+        block: Some(|x, _, q, first, out| seeded(x[0], q, first, out, 2, |w, k| normal([w[2 * k], w[2 * k + 1]]) as f32)),
         ulp: 8.0,
         ..SEEDED
     },
@@ -80,8 +82,8 @@ pub(super) static TABLE: &[Row] = &[
         wgsl: "select(0.0, 1.0 / (1.0 - p0), uniform01(philox_word(vec2<u32>(q0, q0h), i, vec2<u32>(q1, q1h))) >= p0)",
         value: |a| keep(word(a.q[0], a.q[1], a.i), a.p[0]),
         block: Some(|_, p, q, first, out| {
-            let (p, kept) = (p[0], 1.0 / (1.0 - p[0]));
-            words(q, first, out, |w| if uniform(w) >= p { kept } else { 0.0 });
+            let p = f64::from(p[0]);
+            words(q, first, out, |w| keep(w, p) as f32);
         }),
         samples: &[&[0.1], &[0.5], &[0.0], &[1.0]],
         ulp: 4.0,
@@ -92,6 +94,10 @@ pub(super) static TABLE: &[Row] = &[
         floats: 1,
         wgsl: "select(0.0, 1.0 / (1.0 - p0), uniform01(philox_word(vec2<u32>(x, 0u), i % q1, vec2<u32>(q0, q0h))) >= p0)",
         value: |a| keep(seeded_word(a), a.p[0]),
+        block: Some(|x, p, q, first, out| {
+            let p = f64::from(p[0]);
+            seeded(x[0], q, first, out, 4, |w, k| keep(w[k], p) as f32);
+        }),
         samples: &[&[0.1], &[0.5], &[0.0], &[1.0]],
         ulp: 4.0,
         ..SEEDED
@@ -105,9 +111,26 @@ fn words(q: &[u64], first: usize, out: &mut [f32], f: impl Fn(u32) -> f32) {
     let (head, rest) = out.split_at_mut(head);
     let start = first + head.len();
     head.iter_mut().enumerate().for_each(|(n, o)| *o = f(word(seed, offset, first + n)));
-    for (n, four) in rest.chunks_mut(4).enumerate() {
-        let w = crate::rng::four(seed, offset, start / 4 + n);
-        four.iter_mut().zip(w).for_each(|(o, w)| *o = f(w));
+    for (n, run) in rest.chunks_mut(4).enumerate() {
+        let w = four(seed, offset, start / 4 + n);
+        run.iter_mut().zip(w).for_each(|(o, w)| *o = f(w));
+    }
+}
+
+/// The same for seeded rows: `f(words, k)` for the k-th of the `each` elements that share a call. `seeds` holds each element's seed as the float with
+/// its bits: a number in f32 would lose the low ones.
+fn seeded(seeds: &[f32], q: &[u64], first: usize, out: &mut [f32], each: usize, f: impl Fn([u32; 4], usize) -> f32) {
+    let (offset, period) = (q[0], q[1] as usize);
+    let mut held = None;
+    let mut words = [0; 4];
+    for (n, (o, seed)) in out.iter_mut().zip(seeds).enumerate() {
+        let i = (first + n) % period;
+        let call = (seed.to_bits(), i / each);
+        if held != Some(call) {
+            words = four(u64::from(call.0), offset, call.1);
+            held = Some(call);
+        }
+        *o = f(words, i % each);
     }
 }
 

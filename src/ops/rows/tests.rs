@@ -117,18 +117,21 @@ fn blocks_agree_with_their_definitions() {
         let Some(block) = r.block else { continue };
         for p in r.samples {
             let n = if r.arity == 0 { 1001 } else { 4000 };
-            let rows: Vec<Vec<f32>> = points(r, n).iter().map(|x| x.iter().map(|&v| v as f32).collect()).collect();
+            // A seed stands in a block as the float with its bits.
+            let seeded = r.name.ends_with("_seeded");
+            let narrow = |v: f64| if seeded { f32::from_bits(v as u32 / 1000) } else { v as f32 };
+            let rows: Vec<Vec<f32>> = points(r, n).iter().map(|x| x.iter().map(|&v| narrow(v)).collect()).collect();
             let columns: Vec<Vec<f32>> = (0..r.arity).map(|k| rows.iter().map(|x| x[k]).collect()).collect();
             let columns: Vec<&[f32]> = columns.iter().map(|c| &c[..]).collect();
             let floats: Vec<f32> = p.iter().map(|&v| v as f32).collect();
             let exact: Vec<f64> = floats.iter().map(|&v| f64::from(v)).collect();
-            let ints = &[0x1234_5678_9abc, 0x1_0000_0007][..r.ints];
+            let ints = &[0x1234_5678_9abc, if seeded { 1000 } else { 0x1_0000_0007 }][..r.ints];
             let first = 3;
             let mut out = vec![0f32; rows.len()];
             block(&columns, &floats, ints, first, &mut out);
             let want: Vec<f64> = (0..rows.len())
                 .map(|i| {
-                    let x: Vec<f64> = rows[i].iter().map(|&v| f64::from(v)).collect();
+                    let x: Vec<f64> = rows[i].iter().map(|&v| if seeded { f64::from(v.to_bits()) } else { f64::from(v) }).collect();
                     (r.value)(&RowArgs { x: &x, p: &exact, q: ints, i: first + i })
                 })
                 .collect();
@@ -195,6 +198,13 @@ fn a_seeded_row_is_the_plain_one_with_that_seed() {
             let want = (plain.value)(&RowArgs { x: &[], p, q: &[9, 77], i: i % 10 });
             assert_eq!((seeded.value)(&RowArgs { x: &[9.0], p, q: &[77, 10], i }), want);
         }
+        // Two models of 10 elements in one block, of which it gets elements 3 to 19; then the second model alone.
+        let (mut both, mut alone) = ([0f32; 17], [0f32; 10]);
+        let seeds: Vec<f32> = (3..20).map(|i| f32::from_bits(if i < 10 { 4 } else { 9 })).collect();
+        let narrow: Vec<f32> = p.iter().map(|&v| v as f32).collect();
+        seeded.block.unwrap()(&[&seeds], &narrow, &[77, 10], 3, &mut both);
+        plain.block.unwrap()(&[], &narrow, &[9, 77], 0, &mut alone);
+        assert_eq!(both[7..], alone, "{}", seeded.name);
     }
 }
 

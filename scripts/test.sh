@@ -1,0 +1,40 @@
+#!/bin/sh
+# Every test in one profile, with the seconds of each phase. Fails where there is no Vulkan adapter and none can be installed.
+set -eu
+cd "$(dirname "$0")/.."
+export NODEVICE_SELECT=1
+CARGO=${CARGO:-cargo}
+times=''
+
+# phase NAME COMMAND...: run it, and note how long it took.
+phase() {
+    name=$1
+    shift
+    echo "== $name: $*"
+    began=$(date +%s)
+    "$@"
+    seconds=$(($(date +%s) - began))
+    times="$times$(printf '%6d s  %s' "$seconds" "$name")
+"
+    echo "== $name: $seconds s"
+}
+
+examples() {
+    for file in examples/*.rs; do
+        name=$(basename "$file" .rs)
+        # The first lines of an example say how it is run; those that take minutes say so.
+        if sed -n 1,5p "$file" | grep -q 'Takes minutes'; then
+            echo "-- $name: not run here, it takes minutes"
+            continue
+        fi
+        echo "-- $name"
+        "$CARGO" run --release --quiet --example "$name"
+    done
+}
+
+phase build "$CARGO" build --release --all-targets
+phase adapter scripts/adapter.sh
+phase tests "$CARGO" test --release --lib --bins --tests
+phase doc-tests "$CARGO" test --release --doc
+phase examples examples
+printf '\nseconds by phase:\n%s' "$times"

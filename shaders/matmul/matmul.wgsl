@@ -1,0 +1,142 @@
+// Matrix product y[z] = a[z] b[z], [m, k] x [k, n], operands of any strides. No barriers: an invocation owns 8 rows x 4 (or 8) columns, the eight lanes of
+// x lie along columns. A 4x4 block of a is a matrix whose column r is row r of the block; one of b has row k of the block as column k: so b * a is the product, rows as columns.
+// u[0]: m, n, k, offset of a    u[1]: offset of b, row and column stride of a, row stride of b    u[2]: column stride of b, tiles along m and n, splits of k
+// u[3]: k of one split, number of batch dimensions, elements of one split's result, batch    u[4..10]: size, stride in a, stride in b of a batch dimension, outermost first
+@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 10>;
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+// Whether an invocation owns columns col + 32 .. col + 36 too.
+const WIDE: bool = true;
+// Rows of invocations in a workgroup.
+const GROUP_ROWS: u32 = 1u;
+// Terms summed before they join the total: keeps the rounding error of long sums low.
+const BLOCK: u32 = 256u;
+
+fn epilogue(i: u32, v: f32) {
+    y[i] = v;
+}
+
+// Where four rows of a, and four columns of b, begin; past the end, the last one is read again (and not stored).
+fn rows_at(base: u32, row: u32) -> vec4<u32> {
+    return base + min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(u[0].x - 1u)) * u[1].y;
+}
+
+fn columns_at(base: u32, col: u32) -> vec4<u32> {
+    return base + min(vec4<u32>(col, col + 1u, col + 2u, col + 3u), vec4<u32>(u[0].y - 1u)) * u[2].x;
+}
+
+// One element of each of the four rows, and of the four columns.
+fn a1(p: vec4<u32>, k: u32) -> vec4<f32> {
+    let q = p + k * u[1].z;
+    return vec4<f32>(a[q.x], a[q.y], a[q.z], a[q.w]);
+}
+
+fn b1(p: vec4<u32>, k: u32) -> vec4<f32> {
+    let q = p + k * u[1].w;
+    return vec4<f32>(b[q.x], b[q.y], b[q.z], b[q.w]);
+}
+
+// Elements k .. k + 4 of the four rows, a row a column; of the four columns, a k a column.
+fn a4(p: vec4<u32>, k: u32) -> mat4x4<f32> {
+    return transpose(mat4x4<f32>(a1(p, k), a1(p, k + 1u), a1(p, k + 2u), a1(p, k + 3u)));
+}
+
+fn b4(p: vec4<u32>, k: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(b1(p, k), b1(p, k + 1u), b1(p, k + 2u), b1(p, k + 3u));
+}
+
+fn outer(rows: vec4<f32>, cols: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(cols * rows.x, cols * rows.y, cols * rows.z, cols * rows.w);
+}
+
+fn store(first: u32, row: u32, col: u32, values: mat4x4<f32>) {
+    var v = values;
+    for (var r = 0u; r < 4u; r++) {
+        for (var c = 0u; c < 4u; c++) {
+            if row + r < u[0].x && col + c < u[0].y {
+                epilogue(first + (row + r) * u[0].y + col + c, v[r][c]);
+            }
+        }
+    }
+}
+
+@compute @workgroup_size(8, GROUP_ROWS)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    var id = wid.x + wid.y * groups.x;
+    let tile_n = id % u[2].z;
+    id /= u[2].z;
+    let tile_m = id % u[2].y;
+    id /= u[2].y;
+    let split = id % u[2].w;
+    let z = id / u[2].w;
+    let row = (tile_m * GROUP_ROWS + lid.y) * 8u;
+    let col = tile_n * select(32u, 64u, WIDE) + lid.x * 4u;
+    if z >= u[3].w || row >= u[0].x || col >= u[0].y {
+        return;
+    }
+    var base_a = u[0].w;
+    var base_b = u[1].x;
+    var rest = z;
+    for (var d = u[3].y; d > 0u; d--) {
+        let w = u[3u + d];
+        base_a += (rest % w.x) * w.y;
+        base_b += (rest % w.x) * w.z;
+        rest /= w.x;
+    }
+    let pa0 = rows_at(base_a, row);
+    let pa1 = rows_at(base_a, row + 4u);
+    let pb0 = columns_at(base_b, col);
+    let pb1 = columns_at(base_b, col + 32u);
+    var t00 = mat4x4<f32>();
+    var t10 = mat4x4<f32>();
+    var t01 = mat4x4<f32>();
+    var t11 = mat4x4<f32>();
+    var k = split * u[3].x;
+    let end = min(u[0].z, k + u[3].x);
+    while k < end {
+        let stop = min(end, k + BLOCK);
+        var s00 = mat4x4<f32>();
+        var s10 = mat4x4<f32>();
+        var s01 = mat4x4<f32>();
+        var s11 = mat4x4<f32>();
+        while k + 4u <= stop {
+            let ra = a4(pa0, k);
+            let rb = a4(pa1, k);
+            let ca = b4(pb0, k);
+            s00 += ca * ra;
+            s10 += ca * rb;
+            if WIDE {
+                let cb = b4(pb1, k);
+                s01 += cb * ra;
+                s11 += cb * rb;
+            }
+            k += 4u;
+        }
+        while k < stop {
+            let ra = a1(pa0, k);
+            let rb = a1(pa1, k);
+            let ca = b1(pb0, k);
+            s00 += outer(ra, ca);
+            s10 += outer(rb, ca);
+            if WIDE {
+                let cb = b1(pb1, k);
+                s01 += outer(ra, cb);
+                s11 += outer(rb, cb);
+            }
+            k += 1u;
+        }
+        t00 += s00;
+        t10 += s10;
+        t01 += s01;
+        t11 += s11;
+    }
+    let first = split * u[3].z + z * u[0].x * u[0].y;
+    store(first, row, col, t00);
+    store(first, row + 4u, col, t10);
+    if WIDE {
+        store(first, row, col + 32u, t01);
+        store(first, row + 4u, col + 32u, t11);
+    }
+}

@@ -1,0 +1,157 @@
+//! The launches of a matrix product.
+
+use super::{Dims, leading};
+use crate::device::Kind;
+use crate::error::Result;
+use crate::graph::{Call, LaunchCtx, Operand};
+use crate::tensor::Layout;
+
+/// Rows and columns that one invocation (rows) and one workgroup (columns) own in matmul.wgsl.
+const ROWS: usize = 8;
+/// Terms between two visits to the total, as BLOCK in matmul.wgsl; also the unit by which k is split.
+const BLOCK: usize = 256;
+
+/// How the kernel reads four rows (of a) or columns (of b) by four steps of k.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reads {
+    /// One float at a time, at any strides.
+    Single,
+    /// Four of k at once.
+    AlongK,
+    /// Four rows or columns at once.
+    Across,
+}
+
+/// The widest reads that the operand's layout allows. `k` and `across` are the sizes; the strides are those of k and of rows (or columns).
+/// Depends on the model's sizes and on how it lies, not on a batch: only the dimension that is read in fours must be a multiple of four.
+fn reads(o: &Operand, k: (usize, isize), across: (usize, isize)) -> Reads {
+    let fours = |d: (usize, isize)| d.0.is_multiple_of(4) && d.1 == 1;
+    let lead = leading(&o.layout);
+    let even = o.aligned && lead.shape.iter().zip(lead.strides()).all(|(&n, &s)| n == 1 || s % 4 == 0);
+    if even && fours(k) && (across.1 % 4 == 0 || across.0 == 1) {
+        Reads::AlongK
+    } else if even && fours(across) && (k.1 % 4 == 0 || k.0 == 1) {
+        Reads::Across
+    } else {
+        Reads::Single
+    }
+}
+
+/// Put the bodies in that read operand `name` in fours. `size` and `step` are the words that hold the size across and the stride of k.
+fn widen<'c, 'a>(call: Call<'c, 'a>, name: &str, reads: Reads, size: &str, step: &str) -> Call<'c, 'a> {
+    let places = if name == "a" { "rows_at" } else { "columns_at" };
+    match reads {
+        Reads::Single => call,
+        Reads::AlongK => {
+            let of = |lane: &str| format!("{name}[(p.{lane} + k) >> 2u]");
+            let block = format!("mat4x4<f32>({}, {}, {}, {})", of("x"), of("y"), of("z"), of("w"));
+            // k is a multiple of four: there is no rest of single steps, only a body that must be valid.
+            let block = if name == "a" { block } else { format!("transpose({block})") };
+            call.hook(&format!("{name}4"), &format!("    return {block};")).hook(&format!("{name}1"), &format!("    return {name}4(p, k)[0];"))
+        }
+        Reads::Across => {
+            // Four at a time from a multiple of four: past the end, the last four are read again.
+            let first = if name == "a" { "row" } else { "col" };
+            let one = |k: &str| format!("{name}[(p.x + {k} * {step}) >> 2u]");
+            let block = format!("mat4x4<f32>({}, {}, {}, {})", one("k"), one("(k + 1u)"), one("(k + 2u)"), one("(k + 3u)"));
+            let block = if name == "a" { format!("transpose({block})") } else { block };
+            call.hook(places, &format!("    return vec4<u32>(base + min({first}, {size} - 4u));"))
+                .hook(&format!("{name}1"), &format!("    return {};", one("k")))
+                .hook(&format!("{name}4"), &format!("    return {block};"))
+        }
+    }
+}
+
+/// Batch dimensions that both operands walk evenly, joined: size, stride in a, stride in b; outermost first.
+fn batch_dims(a: &Layout, b: &Layout) -> Vec<(usize, isize, isize)> {
+    let mut out: Vec<(usize, isize, isize)> = Vec::new();
+    for ((&size, &sa), &sb) in a.shape.iter().zip(a.strides()).zip(b.strides()) {
+        if size == 1 {
+            continue;
+        }
+        match out.last_mut() {
+            Some((n, ta, tb)) if *ta == sa * size as isize && *tb == sb * size as isize => (*n, *ta, *tb) = (*n * size, sa, sb),
+            _ => out.push((size, sa, sb)),
+        }
+    }
+    out
+}
+
+/// Into how many parts a sum of `k` terms is split, and the terms of one, where that many tiles hold the results: a long sum with few results
+/// would leave most of the device idle. Decided by the shape of one model's result alone.
+pub(in crate::ops) fn split(tiles: usize, k: usize) -> (usize, usize) {
+    if tiles >= 64 || k < 4 * BLOCK {
+        return (1, k);
+    }
+    let parts = (128 / tiles).clamp(2, k / BLOCK).min(64);
+    let each = k.div_ceil(parts).next_multiple_of(BLOCK);
+    (k.div_ceil(each), each)
+}
+
+/// Workgroups along one dimension for rows of invocations: lavapipe forms its lanes along x, and runs a workgroup's rows one after the other.
+fn group_rows(kind: Kind, tiles: usize) -> usize {
+    if kind == Kind::Software || tiles < 2 { 1 } else { 8 }
+}
+
+pub(super) fn launch(ctx: &mut LaunchCtx<'_>) -> Result<()> {
+    let (a, b) = (&ctx.inputs[0], &ctx.inputs[1]);
+    let Dims { batch, m, k, n } = Dims::of(&a.layout.shape, &b.layout.shape);
+    let count = batch * m * n;
+    if count == 0 {
+        return Ok(());
+    }
+    if k == 0 {
+        // An empty sum: zeros, through the epilogue.
+        return ctx.call("map")?.u32(count).with_epilogue()?.grid_linear(count.div_ceil(64));
+    }
+    let lead = a.layout.shape.rank() - 2;
+    let (sa, sb) = (a.layout.strides(), b.layout.strides());
+    let (a_row, a_col, b_row, b_col) = (sa[lead], sa[lead + 1], sb[lead], sb[lead + 1]);
+    let (read_a, read_b) = (reads(a, (k, a_col), (m, a_row)), reads(b, (k, b_row), (n, b_col)));
+    let dims = batch_dims(&leading(&a.layout), &leading(&b.layout));
+    let (parts, each) = split(m.div_ceil(ROWS) * n.div_ceil(32), k);
+    let wide = n > 32;
+    let rows = group_rows(ctx.caps.kind, m.div_ceil(ROWS));
+    let (tiles_m, tiles_n) = (m.div_ceil(ROWS * rows), n.div_ceil(if wide { 64 } else { 32 }));
+    let (slot_a, slot_b) = (a.slot, b.slot);
+    let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
+    let element = |r: Reads| if r == Reads::Single { "f32" } else { "vec4<f32>" };
+    let mut call = ctx.call("matmul")?.set("WIDE", wide).set("GROUP_ROWS", format!("{rows}u"));
+    call = widen(call, "a", read_a, "u[0].x", "u[1].z");
+    call = widen(call, "b", read_b, "u[0].y", "u[1].w");
+    call = call.read("a", slot_a, element(read_a)).read("b", slot_b, element(read_b));
+    call = call.u32s(&[m, n, k]).offset(0).offset(1).stride(a_row).stride(a_col).stride(b_row).stride(b_col);
+    call = call.u32s(&[tiles_m, tiles_n, parts, each, dims.len(), count, batch]);
+    for d in 0..6 {
+        let (size, sa, sb) = dims.get(d).copied().unwrap_or((1, 0, 0));
+        call = call.u32(size).stride(sa).stride(sb).u32(0);
+    }
+    call = call.flops(2 * (count * k) as u64);
+    let groups = batch * parts * tiles_m * tiles_n;
+    let Some(scratch) = scratch else { return call.with_epilogue()?.grid_linear(groups) };
+    call.write("y", scratch, "f32").grid_linear(groups)?;
+    ctx.call("sum_splits")?.read("part", scratch, "f32").u32(count).u32(parts).u32s(&[0, 0]).with_epilogue()?.grid_linear(count.div_ceil(64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Shape;
+
+    #[test]
+    fn splits_cover_k_in_blocks() {
+        for (m, n, k) in [(1usize, 1usize, 5000), (64, 10, 1024), (512, 512, 100_000), (8, 8, 1_000_001), (3, 3, 100)] {
+            let (parts, each) = split(m.div_ceil(ROWS) * n.div_ceil(32), k);
+            assert!(parts * each >= k && (parts - 1) * each < k, "{m} {n} {k}: {parts} x {each}");
+            assert!(parts == 1 || each % BLOCK == 0);
+        }
+    }
+
+    #[test]
+    fn batches_join_only_where_both_lie_evenly() {
+        let a = Layout::contiguous(Shape::new(&[2, 3]));
+        let b = Layout::new(Shape::new(&[2, 3]), &[0, 5], 0);
+        assert_eq!(batch_dims(&a, &a), [(6, 1, 1)]);
+        assert_eq!(batch_dims(&a, &b), [(2, 3, 0), (3, 1, 5)]);
+    }
+}
