@@ -11,6 +11,8 @@ pub use create::Generator;
 pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
 pub(crate) use row_op::RowOp;
 pub(crate) use create::is_random;
+pub use loss::{CrossEntropy, Reduction};
+pub use norm::BatchNorm;
 pub use row_op::AsRow;
 pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
@@ -31,7 +33,12 @@ macro_rules! ops {
 }
 
 ops! {
+    conv,
+    dropout,
+    index,
+    loss,
     matmul,
+    norm,
     reduce,
     shape,
     conv,
