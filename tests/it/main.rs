@@ -3,6 +3,7 @@
 mod common;
 mod golden;
 mod golden_ops;
+mod fuzz;
 mod gpu_device;
 mod smoke;
 mod tidy;
