@@ -71,10 +71,8 @@ fn record_again(scope: u64, walk: &BTreeMap<u64, Arc<Node>>, create_graph: bool)
                         // Sources are computed wherever they are used; a view whose way is gone is read as it lies.
                         continue;
                     }
-                    let mapped: Vec<Tensor> = inputs
-                        .iter()
-                        .map(|v| Tensor::of(Value { node: again.get(&v.node.id).unwrap_or(&v.node).clone(), out: v.out }))
-                        .collect();
+                    let mapped: Vec<Tensor> =
+                        inputs.iter().map(|v| Tensor::of(Value { node: again.get(&v.node.id).unwrap_or(&v.node).clone(), out: v.out })).collect();
                     let outs = Tensor::try_apply_arc(node.op.clone(), node.slots.clone(), &mapped.iter().collect::<Vec<_>>(), None)?;
                     again.insert(*id, outs[0].value().node.clone());
                 }

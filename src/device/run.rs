@@ -124,9 +124,7 @@ impl Device {
                 if reads.is_empty() { Ok(None) } else { fetch_host(cpu, reads).map(Some) }
             }
             #[cfg(feature = "gpu")]
-            (Device::Gpu(gpu), Prepared::Gpu(p)) => {
-                Ok(gpu.run(p, data, leaves, outputs, copies_before, reads)?.map(|r| Readback(Kind::Gpu(r))))
-            }
+            (Device::Gpu(gpu), Prepared::Gpu(p)) => Ok(gpu.run(p, data, leaves, outputs, copies_before, reads)?.map(|r| Readback(Kind::Gpu(r)))),
             #[cfg(feature = "gpu")]
             _ => Err(crate::error::Error::internal("run: the program is another device's")),
         }

@@ -1,10 +1,10 @@
 //! The canonical form of what is about to run: which nodes, in which order, and the two parts of them that matter. The KEY is structure, by which plans are
 //! cached; the DATA is floats, positions and seeds, which every run brings anew.
 
+use super::Slots;
 use super::mode::Phase;
 use super::node::{Node, NodeState, Value};
 use super::op::{Key, Op};
-use super::Slots;
 use crate::device::Storage;
 use crate::error::{Error, Result};
 use crate::tensor::{Layout, Meta};

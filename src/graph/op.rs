@@ -116,6 +116,11 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
         Fuses::default()
     }
 
+    /// Buffers that its kernels bind besides inputs, output and scratch: the error words, where it checks its data.
+    fn extra_bindings(&self) -> usize {
+        0
+    }
+
     /// For updates: the arenas it works in. Outputs overwrite their slices, and gradients are made in theirs wherever the plan itself computes them.
     fn arenas(&self) -> Option<Arenas> {
         None

@@ -38,6 +38,10 @@ pub(crate) struct Policy {
     pub fault: Option<Fault>,
 }
 
+impl Policy {
+    pub const USUAL: Policy = Policy { fuse: true, fault: None };
+}
+
 /// Schedule, fuse, place and compile.
 pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Policy) -> Result<Plan> {
     merge_common(canon, policy.fault);
@@ -110,12 +114,5 @@ impl Plans {
             self.plans.remove(&oldest);
         }
         self.plans.insert(key.into(), (plan, self.clock));
-    }
-
-    /// The names of the plans, in order of building.
-    pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.plans.values().map(|(p, used)| (*used, p.name.clone())).collect();
-        names.sort();
-        names.into_iter().map(|(_, n)| n).collect()
     }
 }

@@ -53,11 +53,6 @@ impl Recorder {
         self.live().values().filter_map(Weak::upgrade).filter(|n| Arc::ptr_eq(&n.engine, engine)).collect()
     }
 
-    /// The same for all engines.
-    pub fn all_live(&self) -> Vec<Arc<Node>> {
-        self.live().values().filter_map(Weak::upgrade).collect()
-    }
-
     fn recorded(&self, node: &Node) {
         self.pending.fetch_add(1, Relaxed);
         self.bytes.fetch_add(bytes(node), Relaxed);
@@ -145,12 +140,7 @@ impl Tensor {
             arena: None,
             outs: outs.into_iter().map(|meta| OutSlot { meta, handles: AtomicU32::new(0), consumers: AtomicU32::new(0) }).collect(),
             view,
-            body: Mutex::new(Body {
-                state: NodeState::Pending,
-                inputs: values,
-                kept: Vec::new(),
-                history: requires_grad,
-            }),
+            body: Mutex::new(Body { state: NodeState::Pending, inputs: values, kept: Vec::new(), history: requires_grad }),
         });
         Counters::add(&node.engine.device.counter_cells().nodes, 1);
         if !is_view {
@@ -189,15 +179,8 @@ fn leaf_node(meta: Meta, storage: Storage, engine: &Arc<Engine>, grad: Option<Ar
     new_leaf(Arc::new(Leaf), meta, NodeState::Done(smallvec![Some(storage)]), engine, grad, arena)
 }
 
-fn new_leaf(
-    op: Arc<dyn Op>,
-    meta: Meta,
-    state: NodeState,
-    engine: &Arc<Engine>,
-    grad: Option<Arc<GradSlot>>,
-    arena: Option<Arc<super::Arena>>,
-) -> Arc<Node> {
-    Arc::new(Node {
+fn new_leaf(op: Arc<dyn Op>, meta: Meta, state: NodeState, engine: &Arc<Engine>, grad: Option<Arc<GradSlot>>, arena: Option<Arc<super::Arena>>) -> Arc<Node> {
+    let node = Arc::new(Node {
         id: next_id(),
         op,
         slots: Slots::none(),
@@ -211,7 +194,9 @@ fn new_leaf(
         outs: smallvec![OutSlot { meta, handles: AtomicU32::new(0), consumers: AtomicU32::new(0) }],
         view: None,
         body: Mutex::new(Body { state, inputs: SmallVec::new(), kept: Vec::new(), history: false }),
-    })
+    });
+    engine.stores(&node);
+    node
 }
 
 impl Value {

@@ -61,7 +61,7 @@ impl Tensor {
         if device.is_gpu() && meta.dtype == DType::F64 {
             return Err(Error::shape("tensor: f64 is not available on a GPU").help("use f32, or the CPU backend"));
         }
-        let storage = device.alloc(meta.bytes())?;
+        let storage = engine.alloc(meta.bytes())?;
         device.upload(&storage, &data.to_bytes())?;
         Ok(Tensor::leaf(meta, storage, &engine, None))
     }
@@ -183,9 +183,8 @@ impl Tensor {
     /// Where `T` is not the element type, and device failures.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         let dtype = self.dtype();
-        T::from_data(self.to_data()?).ok_or_else(|| {
-            Error::invalid(format!("to_vec: a {dtype} tensor was asked for {}", T::DTYPE)).help("convert it with to_dtype")
-        })
+        T::from_data(self.to_data()?)
+            .ok_or_else(|| Error::invalid(format!("to_vec: a {dtype} tensor was asked for {}", T::DTYPE)).help("convert it with to_dtype"))
     }
 
     /// The one value of a tensor with a single element, as an `f64`.

@@ -6,9 +6,10 @@ pub mod rows;
 mod table;
 mod view;
 
+pub use conv::Conv2dOptions;
 pub use create::Generator;
 pub(crate) use create::is_random;
-pub(crate) use row_op::RowOp;
+pub use row_op::AsRow;
 pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};
@@ -31,4 +32,7 @@ ops! {
     matmul,
     reduce,
     shape,
+    conv,
+    index,
+    softmax,
 }

@@ -104,9 +104,7 @@ impl Op for RowOp {
                     let slope = Tensor::apply_row(slope_row, &ctx.slots().floats, &inputs)?;
                     Some(Tensor::apply_row(row("mul"), &[], &[grad, &slope])?)
                 }
-                Slope::Grad(_, f) => {
-                    Some(f(&RowGrad { grad, inputs: &ctx.inputs, output: ctx.outputs[0].as_ref(), floats: &ctx.slots().floats }))
-                }
+                Slope::Grad(_, f) => Some(f(&RowGrad { grad, inputs: &ctx.inputs, output: ctx.outputs[0].as_ref(), floats: &ctx.slots().floats })),
                 Slope::None => {
                     return Err(Error::gradient(format!("{}: is first-order only, it has no gradient of its own", self.row.name)));
                 }

@@ -1,5 +1,8 @@
 //! The integration tests: one binary, a module for each thing that is tested.
 
+mod common;
+mod golden;
+mod golden_ops;
 mod gpu_device;
 mod promises;
 mod smoke;

@@ -77,9 +77,9 @@ fn batch_dims(a: &Layout, b: &Layout) -> Vec<(usize, isize, isize)> {
     out
 }
 
-/// Into how many parts k is split, and the k of one: a long sum with few results would leave most of the device idle. Decided by one product's shape alone.
-fn splits(m: usize, n: usize, k: usize) -> (usize, usize) {
-    let tiles = m.div_ceil(ROWS) * n.div_ceil(32);
+/// Into how many parts a sum of `k` terms is split, and the terms of one, where that many tiles hold the results: a long sum with few results
+/// would leave most of the device idle. Decided by the shape of one model's result alone.
+pub(in crate::ops) fn split(tiles: usize, k: usize) -> (usize, usize) {
     if tiles >= 64 || k < 4 * BLOCK {
         return (1, k);
     }
@@ -109,7 +109,7 @@ pub(super) fn launch(ctx: &mut LaunchCtx<'_>) -> Result<()> {
     let (a_row, a_col, b_row, b_col) = (sa[lead], sa[lead + 1], sb[lead], sb[lead + 1]);
     let (read_a, read_b) = (reads(a, (k, a_col), (m, a_row)), reads(b, (k, b_row), (n, b_col)));
     let dims = batch_dims(&leading(&a.layout), &leading(&b.layout));
-    let (parts, each) = splits(m, n, k);
+    let (parts, each) = split(m.div_ceil(ROWS) * n.div_ceil(32), k);
     let wide = n > 32;
     let rows = group_rows(ctx.caps.kind, m.div_ceil(ROWS));
     let (tiles_m, tiles_n) = (m.div_ceil(ROWS * rows), n.div_ceil(if wide { 64 } else { 32 }));
@@ -140,8 +140,8 @@ mod tests {
 
     #[test]
     fn splits_cover_k_in_blocks() {
-        for (m, n, k) in [(1, 1, 5000), (64, 10, 1024), (512, 512, 100_000), (8, 8, 1_000_001), (3, 3, 100)] {
-            let (parts, each) = splits(m, n, k);
+        for (m, n, k) in [(1usize, 1usize, 5000), (64, 10, 1024), (512, 512, 100_000), (8, 8, 1_000_001), (3, 3, 100)] {
+            let (parts, each) = split(m.div_ceil(ROWS) * n.div_ceil(32), k);
             assert!(parts * each >= k && (parts - 1) * each < k, "{m} {n} {k}: {parts} x {each}");
             assert!(parts == 1 || each % BLOCK == 0);
         }
