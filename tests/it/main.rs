@@ -5,5 +5,6 @@ mod golden;
 mod golden_ops;
 mod fuzz;
 mod gpu_device;
+mod promises;
 mod smoke;
 mod tidy;
