@@ -8,11 +8,10 @@ mod view;
 
 pub use conv::Conv2dOptions;
 pub use create::Generator;
-pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
-pub(crate) use row_op::RowOp;
 pub(crate) use create::is_random;
 pub use loss::{CrossEntropy, Reduction};
 pub use norm::BatchNorm;
+pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
 pub use row_op::AsRow;
 pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
@@ -39,10 +38,8 @@ ops! {
     loss,
     matmul,
     norm,
+    pool,
     reduce,
     shape,
-    conv,
-    pool,
-    index,
     softmax,
 }

@@ -18,7 +18,11 @@ fn a_destroyed_device_is_an_error_of_every_read() {
     let (done, pending) = (&x + 1.0, &x * 3.0);
     done.to_vec::<f32>().unwrap();
     inner(&device).wgpu_device().destroy();
-    for (what, e) in [("pending", pending.to_vec::<f32>().unwrap_err()), ("computed", done.to_vec::<f32>().unwrap_err()), ("flush", wgrad::graph::flush(&device).unwrap_err())] {
+    for (what, e) in [
+        ("pending", pending.to_vec::<f32>().unwrap_err()),
+        ("computed", done.to_vec::<f32>().unwrap_err()),
+        ("flush", wgrad::graph::flush(&device).unwrap_err()),
+    ] {
         assert!(matches!(e.kind(), ErrorKind::DeviceLost(_)), "{what}: {e}");
     }
     // The process goes on.

@@ -101,7 +101,8 @@ fn the_bindings_of_a_long_chain_never_exceed_the_devices() {
         // Twenty leaves: more than a kernel can bind, so the chain is cut, and nothing else happens to it.
         let leaves: Vec<Tensor> = (0..20).map(|n| tensor(n, &[24], &device)).collect();
         let y = leaves[1..].iter().fold(leaves[0].clone(), |y, l| &y + l);
-        let want: Vec<f32> = leaves[1..].iter().fold(leaves[0].to_vec().unwrap(), |y: Vec<f32>, l| y.iter().zip(l.to_vec::<f32>().unwrap()).map(|(a, b)| a + b).collect());
+        let want: Vec<f32> =
+            leaves[1..].iter().fold(leaves[0].to_vec().unwrap(), |y: Vec<f32>, l| y.iter().zip(l.to_vec::<f32>().unwrap()).map(|(a, b)| a + b).collect());
         let (got, did) = counted(&device, || y.to_vec::<f32>().unwrap());
         assert_eq!(got, want, "{device:?}");
         assert!((3..=5).contains(&did.dispatches), "{device:?}: {} dispatches", did.dispatches);

@@ -1,9 +1,9 @@
 //! Values don't change: copies keep what they had, reads change nothing, recomputation gives the same bits.
 
-use super::{bits, counted, devices, sgd, tensor, Mlp};
-use wgrad::autograd::{checkpoint, grad_with, GradOptions};
-use wgrad::optim::Optimizer;
+use super::{Mlp, bits, counted, devices, sgd, tensor};
 use wgrad::Tensor;
+use wgrad::autograd::{GradOptions, checkpoint, grad_with};
+use wgrad::optim::Optimizer;
 
 #[test]
 fn a_copy_and_a_pending_reader_see_the_parameter_before_the_step() {

@@ -20,7 +20,16 @@ fn two_threads_training_two_models_on_one_device_give_what_each_gives_alone() {
     for device in devices() {
         let alone = [1, 2].map(|seed| train(seed, 60, &device));
         for _ in 0..3 {
-            let together = std::thread::scope(|s| [1, 2].map(|seed| s.spawn({ let d = &device; move || train(seed, 60, d) })).map(|t| t.join().unwrap()));
+            let together = std::thread::scope(|s| {
+                [1, 2]
+                    .map(|seed| {
+                        s.spawn({
+                            let d = &device;
+                            move || train(seed, 60, d)
+                        })
+                    })
+                    .map(|t| t.join().unwrap())
+            });
             assert_eq!(alone, together, "{device:?}");
         }
     }
@@ -30,7 +39,12 @@ fn two_threads_training_two_models_on_one_device_give_what_each_gives_alone() {
 fn another_threads_pending_tensor_can_be_used() {
     for device in devices() {
         let x = tensor(1, &[32], &device);
-        let pending = std::thread::spawn({ let x = x.clone(); move || (&x * 2.0).exp() }).join().unwrap();
+        let pending = std::thread::spawn({
+            let x = x.clone();
+            move || (&x * 2.0).exp()
+        })
+        .join()
+        .unwrap();
         let here = &pending + 1.0;
         let want: Vec<f32> = x.to_vec::<f32>().unwrap().iter().map(|v| (v * 2.0).exp() + 1.0).collect();
         let got = here.to_vec::<f32>().unwrap();
@@ -42,7 +56,12 @@ fn another_threads_pending_tensor_can_be_used() {
 fn flush_runs_the_callers_nodes_only() {
     for device in devices() {
         let x = tensor(1, &[32], &device);
-        let theirs = std::thread::spawn({ let x = x.clone(); move || &x * 2.0 }).join().unwrap();
+        let theirs = std::thread::spawn({
+            let x = x.clone();
+            move || &x * 2.0
+        })
+        .join()
+        .unwrap();
         let (_, did) = super::counted(&device, || wgrad::graph::flush(&device).unwrap());
         assert_eq!(did.dispatches, 0, "{device:?}");
         assert_eq!(theirs.to_vec::<f32>().unwrap().len(), 32);
