@@ -14,8 +14,6 @@ mod sequential;
 mod state;
 mod summary;
 mod table;
-#[cfg(test)]
-mod tests;
 
 pub use attrs::{Attr, Attrs};
 pub use buffer::Buffer;
@@ -27,3 +25,6 @@ pub use sequential::Sequential;
 pub use state::{Loaded, load, save, save_with};
 pub use summary::Summary;
 pub use table::{Key, KeyDefault, LayerEntry, all_layers, layer};
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,7 @@ pub trait Module: Debug + Send + Sync {
     /// What it gives for inputs of these types and shapes. Nothing runs: a model that comes from a config or a file is checked by this before anything does.
     ///
     /// # Errors
-    /// Where the inputs do not fit. The message begins with [`Module::name`] and a colon, and has the shapes.
+    /// Where the inputs do not fit. The message begins with what refuses, `linear: ` or `layers[2] (linear): `, and has the shapes.
     fn check(&self, inputs: &[Meta]) -> Result<Meta>;
 
     /// Show the parameters, buffers and modules it is made of, each once, in the order in which they are saved.

@@ -1,8 +1,11 @@
 //! Tests of modules, state and the LAYERS table, as far as they need no device but the CPU.
 
 use super::*;
-use crate::tensor::Meta;
-use crate::{DType, Device, Generator, Result, Tensor};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::graph::Tensor;
+use crate::ops::Generator;
+use crate::tensor::{DType, Meta};
 use std::sync::{Arc, LazyLock};
 
 /// Each call of `Device::cpu` opens a device of its own; the tests share one.
@@ -329,7 +332,7 @@ fn files_hold_what_was_saved() {
     load(&other, &path, true).unwrap();
     assert_eq!(values(&other), values(&model));
 
-    let message = |e: crate::Error| e.message().to_string();
+    let message = |e: Error| e.message().to_string();
     let e = message(load(&mlp(0), &path, true).unwrap_err());
     assert!(e.starts_with(&format!("{}: load_state_dict: the values do not fit the module\n", path.display())) && e.contains("unexpected: 6.bias"), "{e}");
     std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();

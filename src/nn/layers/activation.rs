@@ -6,7 +6,7 @@ use crate::graph::Tensor;
 use crate::nn::module::{output, single_float};
 use crate::nn::table::{KeyDefault::*, Spec, key};
 use crate::nn::{LayerEntry, Module, Param, Visitor, init};
-use crate::tensor::Meta;
+use crate::tensor::{DType, Meta};
 
 /// Elementwise activations. Each entry: `doc; Module "layer name" = "row" { its numbers, in the order of the row's slots }`.
 macro_rules! activations {
@@ -124,7 +124,7 @@ pub struct PReLU {
 impl PReLU {
     /// `num_parameters` slopes (1, or the number of channels) that begin with `init`; PyTorch's is 0.25.
     pub fn new(num_parameters: usize, init: f64, device: &Device) -> Result<PReLU> {
-        output("prelu", crate::DType::F32, &[num_parameters])?;
+        output("prelu", DType::F32, &[num_parameters])?;
         Ok(PReLU { weight: Param::new(&init::constant([num_parameters], init, device)?)? })
     }
 }
