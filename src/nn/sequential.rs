@@ -18,10 +18,10 @@ use std::sync::Arc;
 /// use std::sync::Arc;
 /// let (generator, device) = (Arc::new(Generator::new(0)), Device::cpu()?);
 /// let model = Sequential::new()
-///     .add(Linear::new(64, 32, &generator, &device)?)
-///     .add(ReLU)
-///     .add(Dropout::new(0.2, &generator)?)
-///     .add(Linear::new(32, 10, &generator, &device)?);
+///     .then(Linear::new(64, 32, &generator, &device)?)
+///     .then(ReLU)
+///     .then(Dropout::new(0.2, &generator)?)
+///     .then(Linear::new(32, 10, &generator, &device)?);
 /// let output = model.check(&[Meta::new(DType::F32, [8, 64])])?;
 /// assert_eq!(output.shape.to_vec(), [8, 10]);
 /// # Ok::<(), wgrad::Error>(())
@@ -39,7 +39,7 @@ impl Sequential {
 
     /// This, and `layer` behind it.
     #[must_use]
-    pub fn add(mut self, layer: impl Module + 'static) -> Sequential {
+    pub fn then(mut self, layer: impl Module + 'static) -> Sequential {
         self.layers.push(Box::new(layer));
         self
     }
@@ -52,6 +52,10 @@ impl Sequential {
     /// The layers.
     pub fn layers(&self) -> &[Box<dyn Module>] {
         &self.layers
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (usize, &dyn Module)> {
+        self.layers.iter().map(|layer| &**layer).enumerate()
     }
 
     /// The layers that a config lists, by kind and settings, for float inputs of shape `input` (one example, without the batch). `in_features` and
@@ -106,14 +110,14 @@ impl Module for Sequential {
     }
 
     fn try_forward(&self, x: &Tensor) -> Result<Tensor> {
-        let forward = |x: Tensor, (i, layer): (usize, &Box<dyn Module>)| layer.try_forward(&x).map_err(|e| located(e, &format!("layers[{i}]"), layer.name()));
-        self.layers.iter().enumerate().try_fold(x.clone(), forward)
+        let forward = |x: Tensor, (i, layer): (usize, &dyn Module)| layer.try_forward(&x).map_err(|e| located(e, &format!("layers[{i}]"), layer.name()));
+        self.numbered().try_fold(x.clone(), forward)
     }
 
     fn check(&self, inputs: &[Meta]) -> Result<Meta> {
         let input = *single(self.name(), inputs)?;
-        let check = |meta: Meta, (i, layer): (usize, &Box<dyn Module>)| layer.check(&[meta]).map_err(|e| located(e, &format!("layers[{i}]"), layer.name()));
-        self.layers.iter().enumerate().try_fold(input, check)
+        let check = |meta: Meta, (i, layer): (usize, &dyn Module)| layer.check(&[meta]).map_err(|e| located(e, &format!("layers[{i}]"), layer.name()));
+        self.numbered().try_fold(input, check)
     }
 
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a>) {

@@ -41,7 +41,7 @@ fn build(specs: &[(String, Attrs)], input: &[usize]) -> Result<Sequential> {
 
 fn mlp(seed: u64) -> Sequential {
     let (g, d) = (seeded(seed), device());
-    Sequential::new().add(Linear::new(3, 4, &g, &d).unwrap()).add(ReLU).add(Linear::new(4, 2, &g, &d).unwrap())
+    Sequential::new().then(Linear::new(3, 4, &g, &d).unwrap()).then(ReLU).then(Linear::new(4, 2, &g, &d).unwrap())
 }
 
 fn values(module: &dyn Module) -> Vec<(String, Vec<f32>)> {
@@ -223,8 +223,8 @@ fn forward_computes_layer_by_layer() {
 
 #[test]
 fn training_reaches_every_module_within() {
-    let inner = Sequential::new().add(Dropout::new(0.5, &seeded(1)).unwrap());
-    let model = Sequential::new().add(Arc::new(Sequential::new().add(inner)));
+    let inner = Sequential::new().then(Dropout::new(0.5, &seeded(1)).unwrap());
+    let model = Sequential::new().then(Arc::new(Sequential::new().then(inner)));
     let x = Tensor::ones([64], &device());
     let kept = || model.forward(&x).to_vec::<f32>().unwrap().iter().filter(|&&v| v == 1.0).count();
     assert_eq!(kept(), 0);
@@ -250,7 +250,7 @@ fn activations_compute_their_rows() {
 #[test]
 fn a_shared_parameter_counts_once_and_is_saved_twice() {
     let layer = Arc::new(Linear::new(3, 3, &seeded(0), &device()).unwrap());
-    let model = Sequential::new().add(layer.clone()).add(Tanh).add(layer);
+    let model = Sequential::new().then(layer.clone()).then(Tanh).then(layer);
     assert_eq!(model.num_parameters(), 12);
     assert_eq!(model.state_dict().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["0.weight", "0.bias", "2.weight", "2.bias"]);
 }

@@ -7,7 +7,7 @@ use crate::graph::Tensor;
 use crate::nn::module::{output, single_of};
 use crate::nn::table::{KeyDefault::*, Spec, key};
 use crate::nn::{LayerEntry, Module, Param, Visitor, init};
-use crate::ops::Generator;
+use crate::ops::{Conv2dOptions, Generator};
 use crate::tensor::Meta;
 
 /// Slides `out_channels` windows over images: `[n, in_channels, h, w]` to `[n, out_channels, h', w']`.
@@ -118,7 +118,8 @@ impl Module for Conv2d {
 
     fn try_forward(&self, x: &Tensor) -> Result<Tensor> {
         let Window { stride, padding, dilation, .. } = self.window;
-        x.try_conv2d(&self.weight.tensor(), self.bias.as_ref().map(Param::tensor).as_ref(), stride, padding, dilation, self.groups)
+        let options = Conv2dOptions { stride, padding, dilation, groups: self.groups };
+        x.try_conv2d(&self.weight.tensor(), self.bias.as_ref().map(Param::tensor).as_ref(), options)
     }
 
     fn check(&self, inputs: &[Meta]) -> Result<Meta> {

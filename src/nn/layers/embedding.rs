@@ -30,7 +30,7 @@ impl Module for Embedding {
     }
 
     fn try_forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.try_embedding(&self.weight.tensor())
+        Tensor::try_embedding(&self.weight.tensor(), x)
     }
 
     fn check(&self, inputs: &[Meta]) -> Result<Meta> {
