@@ -1,31 +1,30 @@
-//! Losses as values that hold their settings, with PyTorch's defaults.
+//! Losses as values that hold their settings.
 //!
-//! ```no_run
-//! # fn example(logits: &wgrad::Tensor, classes: &wgrad::Tensor) -> wgrad::Result<f64> {
+//! ```
 //! use wgrad::nn::CrossEntropyLoss;
-//! let criterion = CrossEntropyLoss { label_smoothing: 0.1, ..Default::default() };
-//! criterion.try_forward(logits, classes)?.item()
-//! # }
+//! use wgrad::ops::CrossEntropy;
+//! use wgrad::{Device, Tensor};
+//! let device = Device::cpu()?;
+//! let logits = Tensor::new([2.0f32, 0.0, 0.0, 2.0], [2, 2], &device)?;
+//! let classes = Tensor::new([0, 1], [2], &device)?;
+//! let criterion = CrossEntropyLoss(CrossEntropy { label_smoothing: 0.1, ..Default::default() });
+//! assert!((criterion.forward(&logits, &classes).item()? - 0.2269).abs() < 1e-4);
+//! # Ok::<(), wgrad::Error>(())
 //! ```
 
 use crate::error::Result;
 use crate::graph::Tensor;
-use crate::ops::Reduction;
+use crate::ops::{CrossEntropy, Reduction};
 
-/// Each loss: its settings with their defaults, and the operation.
+/// Each loss: what it holds, and the operation.
 macro_rules! losses {
-    ($($(#[$doc:meta])* $loss:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr),* $(,)? } |$self:ident, $x:ident, $target:ident| $call:expr;)*) => {$(
+    ($($(#[$doc:meta])* $loss:ident($settings:ty): |$self:ident, $x:ident, $target:ident| $call:expr;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Debug)]
-        pub struct $loss {
-            $($(#[$field_doc])* pub $field: $type),*
-        }
-
-        impl Default for $loss {
-            fn default() -> $loss {
-                $loss { $($field: $default),* }
-            }
-        }
+        #[derive(Clone, Debug, Default)]
+        pub struct $loss(
+            /// Its settings; the defaults are PyTorch's.
+            pub $settings,
+        );
 
         impl $loss {
             /// The loss of `x` against `target`.
@@ -43,7 +42,7 @@ macro_rules! losses {
             /// The loss of `x` against `target`.
             ///
             /// # Errors
-            /// Where they do not fit.
+            /// Where they do not fit, and settings out of range.
             pub fn try_forward(&$self, $x: &Tensor, $target: &Tensor) -> Result<Tensor> {
                 $call
             }
@@ -53,28 +52,9 @@ macro_rules! losses {
 
 losses! {
     /// The cross entropy of logits `[n, c, ..]` against classes `[n, ..]` (i32): the negative log of the class's softmax.
-    CrossEntropyLoss {
-        /// A factor for each class, `[c]`.
-        weight: Option<Tensor> = None,
-        /// What becomes of the losses of the examples.
-        reduction: Reduction = Reduction::Mean,
-        /// Examples of this class do not count.
-        ignore_index: i32 = -100,
-        /// This much of the target is spread evenly over all classes.
-        label_smoothing: f64 = 0.0,
-    } |self, x, target| x.try_cross_entropy(target, self.weight.as_ref(), self.reduction, self.ignore_index, self.label_smoothing);
+    CrossEntropyLoss(CrossEntropy): |self, x, target| x.cross_entropy_with(target, &self.0);
     /// The negative of the class's log-probability: log-probabilities `[n, c, ..]` against classes `[n, ..]` (i32).
-    NLLLoss {
-        /// A factor for each class, `[c]`.
-        weight: Option<Tensor> = None,
-        /// What becomes of the losses of the examples.
-        reduction: Reduction = Reduction::Mean,
-        /// Examples of this class do not count.
-        ignore_index: i32 = -100,
-    } |self, x, target| x.try_nll_loss(target, self.weight.as_ref(), self.reduction, self.ignore_index);
+    NLLLoss(CrossEntropy): |self, x, target| x.nll_loss_with(target, &self.0);
     /// The squared difference from a target of the same shape.
-    MSELoss {
-        /// What becomes of the losses of the elements.
-        reduction: Reduction = Reduction::Mean,
-    } |self, x, target| x.try_mse_loss(target, self.reduction);
+    MSELoss(Reduction): |self, x, target| x.try_mse_loss(target, self.0);
 }

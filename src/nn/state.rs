@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::error::{Error, Result, nearest};
 use crate::format::safetensors::{self, Entry, File};
 use crate::graph::Tensor;
-use crate::tensor::Meta;
+use crate::tensor::{DType, Data, Meta};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
@@ -148,7 +148,11 @@ pub fn load(module: &dyn Module, path: impl AsRef<Path>, strict: bool) -> Result
     let Some((_, first)) = module.state_dict().into_iter().next() else {
         return module.load_state_dict(&[], strict);
     };
-    let value = |e: Entry| Ok((e.name, Tensor::new(e.data, e.meta.shape, first.device())?));
+    let value = |e: Entry| {
+        // A GPU holds no f64, and what takes a float takes it rounded.
+        let data = if first.device().is_gpu() && e.meta.dtype == DType::F64 { Data::from_f64(DType::F32, &e.data.to_f64()) } else { e.data };
+        Ok((e.name, Tensor::new(data, e.meta.shape, first.device())?))
+    };
     let state = file.tensors.into_iter().map(value).collect::<Result<Vec<_>>>().map_err(at)?;
     module.load_state_dict(&state, strict).map_err(at)
 }

@@ -6,6 +6,7 @@ use crate::graph::Tensor;
 use crate::nn::module::single_of;
 use crate::nn::table::{Key, KeyDefault::*, Spec, key};
 use crate::nn::{Buffer, LayerEntry, Module, Param, Visitor, init};
+use crate::ops;
 use crate::tensor::{DType, Meta};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -55,18 +56,14 @@ impl BatchNorm {
         self.running_mean.shape()[0]
     }
 
-    fn forward(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let training = self.training.load(Relaxed);
-        if training && x.numel() == x.shape().get(1).copied().unwrap_or(0) {
-            return Err(Error::shape(format!("{name}: in training it takes more than one value a channel, the input has shape {}", x.shape()))
-                .help("drop a last batch of one, or switch to evaluation with eval()"));
-        }
-        let affine = self.affine.as_ref().map(|(w, b)| (w.tensor(), b.tensor()));
-        let (weight, bias) = affine.as_ref().map_or((None, None), |(w, b)| (Some(w), Some(b)));
         let BatchNormConfig { eps, momentum, .. } = self.config;
+        let affine = self.affine.as_ref().map(|(w, b)| [w.tensor(), b.tensor()]);
         let (mean, var) = (self.running_mean.tensor(), self.running_var.tensor());
-        let (y, mean, var) = x.try_batch_norm(weight, bias, &mean, &var, training, momentum, eps)?;
-        if training {
+        let options = ops::BatchNorm { training, momentum, eps };
+        let (y, moved) = x.try_batch_norm(Some([&mean, &var]), affine.as_ref().map(|[w, b]| [w, b]), &options)?;
+        if let Some([mean, var]) = moved.filter(|_| training) {
             self.running_mean.assign(&mean)?;
             self.running_var.assign(&var)?;
         }
@@ -144,7 +141,7 @@ macro_rules! batch_norms {
                     $name
                 }
                 fn try_forward(&self, x: &Tensor) -> Result<Tensor> {
-                    self.0.forward($name, x)
+                    self.0.forward(x)
                 }
                 fn check(&self, inputs: &[Meta]) -> Result<Meta> {
                     self.0.check($name, $ranks, inputs)

@@ -49,11 +49,7 @@ impl Module for Dropout {
     }
 
     fn try_forward(&self, x: &Tensor) -> Result<Tensor> {
-        // With p = 0 nothing is recorded, so that it costs nothing.
-        if !self.training.load(Relaxed) || self.p == 0.0 {
-            return Ok(x.clone());
-        }
-        Tensor::apply_row("mul", &[], &[x, &x.keep_mask(self.p, &self.generator)?])
+        x.try_dropout(self.p, self.training.load(Relaxed), &self.generator)
     }
 
     fn check(&self, inputs: &[Meta]) -> Result<Meta> {

@@ -6,6 +6,7 @@ use crate::graph::Tensor;
 use crate::nn::module::{output, single_float};
 use crate::nn::table::{KeyDefault::*, Spec, key};
 use crate::nn::{LayerEntry, Module};
+use crate::ops::{AvgPool2dOptions, MaxPool2dOptions};
 use crate::tensor::Meta;
 
 /// The largest value of each window: `[n, c, h, w]` to `[n, c, h', w']`.
@@ -106,7 +107,7 @@ impl Module for MaxPool2d {
 
     fn try_forward(&self, x: &Tensor) -> Result<Tensor> {
         let Window { kernel_size, stride, padding, dilation, ceil_mode } = self.window;
-        x.try_max_pool2d(kernel_size, stride, padding, dilation, ceil_mode)
+        x.try_max_pool2d(kernel_size, MaxPool2dOptions { stride: Some(stride), padding, dilation, ceil_mode })
     }
 
     fn check(&self, inputs: &[Meta]) -> Result<Meta> {
@@ -139,7 +140,8 @@ impl Module for AvgPool2d {
 
     fn try_forward(&self, x: &Tensor) -> Result<Tensor> {
         let Window { kernel_size, stride, padding, ceil_mode, .. } = self.window;
-        x.try_avg_pool2d(kernel_size, stride, padding, ceil_mode, self.count_include_pad)
+        let count_include_pad = self.count_include_pad;
+        x.try_avg_pool2d(kernel_size, AvgPool2dOptions { stride: Some(stride), padding, ceil_mode, count_include_pad })
     }
 
     fn check(&self, inputs: &[Meta]) -> Result<Meta> {
