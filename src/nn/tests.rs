@@ -152,17 +152,42 @@ fn shapes_that_do_not_fit_name_the_layer() {
     assert!(build(&[], &[1; 8]).unwrap_err().message().starts_with("model: input: shape [1, 1, 1, 1, 1, 1, 1, 1, 1] has 9 dimensions"));
 }
 
+/// What a layer takes: type and shape of one example.
+fn fitting(layer: &str) -> (DType, &'static [usize]) {
+    match layer {
+        "conv2d" | "max_pool2d" | "avg_pool2d" | "batch_norm2d" => (DType::F32, &[3, 6, 6]),
+        "embedding" => (DType::I32, &[5]),
+        _ => (DType::F32, &[6]),
+    }
+}
+
+/// A layer's required settings, each 2.
+fn required(entry: &LayerEntry) -> Attrs {
+    entry.keys.iter().filter(|k| k.default == KeyDefault::Required).fold(Attrs::new(), |a, k| a.with(k.name, 2))
+}
+
+#[test]
+fn forward_gives_what_check_says() {
+    for entry in all_layers() {
+        let (dtype, shape) = fitting(entry.name);
+        let input = Meta::new(dtype, [&[4], shape].concat());
+        let layer = entry.build(&required(entry), &input, &seeded(0), &device()).unwrap();
+        let x = Tensor::ones(input.shape, &device()).to_dtype(dtype);
+        for training in [true, false] {
+            layer.set_training(training);
+            let y = layer.forward(&x);
+            assert_eq!(*y.meta(), layer.check(&[input]).unwrap(), "{}", entry.name);
+            y.to_data().unwrap_or_else(|e| panic!("{}: {e}", entry.name));
+        }
+    }
+}
+
 /// Every layer builds from its required settings alone, and what its keys name is what it reads.
 #[test]
 fn every_layer_of_the_table_builds() {
     for entry in all_layers() {
-        let needed = entry.keys.iter().filter(|k| k.default == KeyDefault::Required);
-        let attrs = needed.fold(Attrs::new(), |a, k| a.with(k.name, 2));
-        let (dtype, shape): (_, &[usize]) = match entry.name {
-            "conv2d" | "max_pool2d" | "avg_pool2d" | "batch_norm2d" => (DType::F32, &[3, 6, 6]),
-            "embedding" => (DType::I32, &[5]),
-            _ => (DType::F32, &[6]),
-        };
+        let attrs = required(entry);
+        let (dtype, shape) = fitting(entry.name);
         let specs = [(entry.name.to_string(), attrs)];
         let model = Sequential::from_specs_for(&specs, &Meta::new(dtype, shape), &seeded(0), &device()).unwrap_or_else(|e| panic!("{}: {e}", entry.name));
         assert_eq!(model.layers()[0].name(), entry.name);
@@ -232,6 +257,43 @@ fn training_reaches_every_module_within() {
     assert_eq!(kept(), 64);
     model.train();
     assert_eq!(kept(), 0);
+}
+
+#[test]
+fn batch_norm_follows_its_running_statistics() {
+    let d = device();
+    let norm = BatchNorm1d::new(2, &d).unwrap();
+    let x = Tensor::new([1.0f32, 0.0, 3.0, 0.0, 5.0, 6.0], [3, 2], &d).unwrap();
+    let y = norm.forward(&x).to_vec::<f32>().unwrap();
+    // Channel 0: mean 3, biased variance 8/3; channel 1: mean 2, biased variance 8.
+    let want = [-2.0 / (8.0f32 / 3.0).sqrt(), -2.0 / 8f32.sqrt()];
+    assert!((y[0] - want[0]).abs() < 1e-4 && (y[1] - want[1]).abs() < 1e-4, "{y:?}");
+    let state = values(&norm);
+    let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+    assert!(near(&state[2].1, &[0.3, 0.2]), "{state:?}");
+    // The unbiased variances, 4 and 12, move the running ones.
+    assert!(near(&state[3].1, &[0.9 + 0.4, 0.9 + 1.2]), "{state:?}");
+    norm.eval();
+    let y = norm.forward(&x).to_vec::<f32>().unwrap();
+    assert!((y[0] - 0.7 / 1.3f32.sqrt()).abs() < 1e-4, "{y:?}");
+    assert_eq!(values(&norm), state);
+    norm.train();
+    let e = norm.try_forward(&x.narrow(0, 0, 1)).unwrap_err();
+    assert!(e.message().contains("more than one value a channel"), "{e}");
+}
+
+#[test]
+fn gradients_reach_every_parameter() {
+    let model = build(&digits(), &[1, 8, 8]).unwrap();
+    let x = Tensor::rand([5, 1, 8, 8], &seeded(3), &device()).unwrap();
+    let classes = Tensor::new([0, 3, 9, 3, 1], [5], &device()).unwrap();
+    CrossEntropyLoss::default().forward(&model.forward(&x), &classes).backward().unwrap();
+    for (name, p) in model.named_parameters() {
+        let grad = p.grad().unwrap_or_else(|| panic!("{name} has no gradient")).to_vec::<f32>().unwrap();
+        assert!(grad.iter().all(|g| g.is_finite()) && (name == "0.bias" || grad.iter().any(|&g| g != 0.0)), "{name}: {grad:?}");
+    }
+    model.zero_grad();
+    assert!(model.parameters().iter().all(|p| p.grad().is_none()));
 }
 
 #[test]
