@@ -4,5 +4,6 @@ mod common;
 mod golden;
 mod golden_ops;
 mod gpu_device;
+mod cli;
 mod smoke;
 mod tidy;
