@@ -6,5 +6,6 @@ mod golden;
 mod golden_ops;
 mod gpu_device;
 mod promises;
+mod cli;
 mod smoke;
 mod tidy;
