@@ -38,6 +38,11 @@ kernels! {
     "conv2d": "conv/conv2d.wgsl", "convolution and the gradient of its image, in register blocks, gathered as read";
     "pack_weight": "conv/pack_weight.wgsl", "a convolution's weight as the gradient of the image reads it";
     "conv2d_weight_grad": "conv/conv2d_weight_grad.wgsl", "the gradient of a convolution's weight, split over positions";
+    "max_pool2d": "pool/max_pool2d.wgsl", "the largest element of each window, and its place";
+    "max_pool2d_grad": "pool/max_pool2d_grad.wgsl", "gradient of max_pool2d, gathered";
+    "pool_gather": "pool/pool_gather.wgsl", "elements at the places that max_pool2d found";
+    "avg_pool2d": "pool/avg_pool2d.wgsl", "the mean of each window";
+    "avg_pool2d_grad": "pool/avg_pool2d_grad.wgsl", "gradient of avg_pool2d, gathered";
 }
 
 /// Files that others join by `// use name`.

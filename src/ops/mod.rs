@@ -11,6 +11,7 @@ pub use create::Generator;
 pub(crate) use create::is_random;
 pub use loss::{CrossEntropy, Reduction};
 pub use norm::BatchNorm;
+pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
 pub use row_op::AsRow;
 pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
@@ -37,6 +38,7 @@ ops! {
     loss,
     matmul,
     norm,
+    pool,
     reduce,
     shape,
     softmax,
