@@ -4,5 +4,7 @@ mod common;
 mod golden;
 mod golden_ops;
 mod gpu_device;
+mod op_table;
+mod ops;
 mod smoke;
 mod tidy;
