@@ -6,6 +6,7 @@
 mod arena;
 mod canon;
 mod engine;
+mod explain;
 mod fuse;
 pub mod lower;
 mod memory;

@@ -23,6 +23,9 @@ kernels! {
     "sort_scan": "index/sort_scan.wgsl", "stable sort of an index: where each digit's run begins";
     "sort_move": "index/sort_move.wgsl", "stable sort of an index: every element to its place";
     "sort_starts": "index/sort_starts.wgsl", "where each key's run begins in a sorted index";
+    "nll": "loss/nll.wgsl", "negative log likelihood of labels, loss and weight of each row";
+    "nll_grad": "loss/nll_grad.wgsl", "its gradient";
+    "batch_norm": "norm/batch_norm.wgsl", "each channel normalised by its statistics";
     "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
     "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
     "sgd": "optim/sgd.wgsl", "gradient descent over an arena";
@@ -35,6 +38,11 @@ kernels! {
     "conv2d": "conv/conv2d.wgsl", "convolution and the gradient of its image, in register blocks, gathered as read";
     "pack_weight": "conv/pack_weight.wgsl", "a convolution's weight as the gradient of the image reads it";
     "conv2d_weight_grad": "conv/conv2d_weight_grad.wgsl", "the gradient of a convolution's weight, split over positions";
+    "max_pool2d": "pool/max_pool2d.wgsl", "the largest element of each window, and its place";
+    "max_pool2d_grad": "pool/max_pool2d_grad.wgsl", "gradient of max_pool2d, gathered";
+    "pool_gather": "pool/pool_gather.wgsl", "elements at the places that max_pool2d found";
+    "avg_pool2d": "pool/avg_pool2d.wgsl", "the mean of each window";
+    "avg_pool2d_grad": "pool/avg_pool2d_grad.wgsl", "gradient of avg_pool2d, gathered";
 }
 
 /// Files that others join by `// use name`.

@@ -9,6 +9,9 @@ mod view;
 pub use conv::Conv2dOptions;
 pub use create::Generator;
 pub(crate) use create::is_random;
+pub use loss::{CrossEntropy, Reduction};
+pub use norm::BatchNorm;
+pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
 pub use row_op::AsRow;
 pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
@@ -29,10 +32,14 @@ macro_rules! ops {
 }
 
 ops! {
+    conv,
+    dropout,
+    index,
+    loss,
     matmul,
+    norm,
+    pool,
     reduce,
     shape,
-    conv,
-    index,
     softmax,
 }

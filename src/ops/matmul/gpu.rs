@@ -140,9 +140,9 @@ mod tests {
 
     #[test]
     fn splits_cover_k_in_blocks() {
-        for (m, n, k) in [(1usize, 1usize, 5000), (64, 10, 1024), (512, 512, 100_000), (8, 8, 1_000_001), (3, 3, 100)] {
-            let (parts, each) = split(m.div_ceil(ROWS) * n.div_ceil(32), k);
-            assert!(parts * each >= k && (parts - 1) * each < k, "{m} {n} {k}: {parts} x {each}");
+        for (tiles, k) in [(1, 5000), (8, 1024), (4096, 100_000), (1, 1_000_001), (1, 100)] {
+            let (parts, each) = split(tiles, k);
+            assert!(parts * each >= k && (parts - 1) * each < k, "{tiles} {k}: {parts} x {each}");
             assert!(parts == 1 || each % BLOCK == 0);
         }
     }
