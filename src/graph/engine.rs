@@ -8,6 +8,7 @@ use super::mode;
 use super::node::{Node, NodeState, Value, release_consumers};
 use super::plan::{self, Fault, Plans, Policy};
 use super::record::{self, Recorder};
+use super::watch;
 use crate::device::{Counters, Device, Readback, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use smallvec::SmallVec;
@@ -173,6 +174,7 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
         return if ranges.is_empty() { Ok(None) } else { engine.device.fetch(&ranges).map(Some) };
     }
     let mut canon = canon::canonicalize(run, targets)?;
+    watch::ran(&mut canon, &engine.device, state.policy)?;
     let counters = engine.device.counter_cells();
     let found = state.plans.find(&canon.key);
     let plan = match found {

@@ -17,6 +17,7 @@ mod plan;
 mod record;
 mod slots;
 mod tensor;
+mod watch;
 
 pub(crate) use arena::Arena;
 pub(crate) use engine::Engine;
@@ -31,4 +32,6 @@ pub use op::{Arenas, Batched, Fuses, Key, Op, Saved, Saves};
 #[doc(hidden)]
 pub use plan::Fault;
 pub use slots::Slots;
+#[doc(hidden)]
+pub use watch::{Seen, Watched, watch};
 pub use tensor::{Element, Reading, Tensor};

@@ -86,6 +86,7 @@ impl<'a> LaunchCtx<'a> {
     /// Begin a launch of the shader `name` in the KERNELS table.
     pub fn call(&mut self, name: &'static str) -> Result<Call<'_, 'a>> {
         let kernel = kernel::find(name)?;
+        crate::graph::watch::launched(kernel.name);
         let label = self.label.to_string();
         Ok(Call { ctx: self, emit: Emit::new(kernel), bindings: Vec::new(), words: Vec::new(), flops: 0, label })
     }
