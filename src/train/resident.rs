@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::nn::{CrossEntropyLoss, MSELoss};
+use crate::ops::CrossEntropy;
 use crate::tensor::{DType, Meta, Shape};
 
 /// What a model is trained for; follows from the targets.
@@ -51,7 +52,7 @@ impl Objective {
     /// The mean loss of a batch: `outputs` `[b, k]`, `targets` `[b]`. `smoothing` spreads that much of a class's target evenly over all classes.
     pub fn loss(&self, outputs: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
         match self {
-            Objective::Classes(_) => CrossEntropyLoss { label_smoothing: smoothing, ..CrossEntropyLoss::default() }.try_forward(outputs, targets),
+            Objective::Classes(_) => CrossEntropyLoss(CrossEntropy { label_smoothing: smoothing, ..CrossEntropy::default() }).try_forward(outputs, targets),
             Objective::Values => MSELoss::default().try_forward(&outputs.try_reshape(*targets.shape())?, targets),
         }
     }
