@@ -18,7 +18,7 @@ fn candidate(o: u32, k: u32) -> u32 {
 }
 
 fn better(a: f32, b: f32) -> bool {
-    return !is_nan(a) && (is_nan(b) || select(b < a, b > a, MAX));
+    return !is_nan(a) && (is_nan(b) || select(a > b, b > a, MAX));
 }
 
 @compute @workgroup_size(64)

@@ -1,4 +1,4 @@
-// use math
+// use math, layout
 // Sum, maximum or minimum over some dimensions: one invocation per part of an output. With one part an output that is the whole; otherwise
 // the parts go to scratch, [parts, outputs], and a second launch of this shader reduces them. Part p owns the terms p, p + parts, ...
 // u[0]: outputs, terms of each, parts of each, offset of x
@@ -32,25 +32,6 @@ fn join(a: f32, b: f32) -> f32 {
         return max_nan(a, b);
     }
     return min_nan(a, b);
-}
-
-// Where index i over `rank` dimensions lies.
-fn place(i: u32, sizes: vec4<u32>, strides: vec4<u32>, rank: u32) -> u32 {
-    if rank <= 1u {
-        return i * strides.x;
-    }
-    let a = i / sizes.x;
-    let at = (i - a * sizes.x) * strides.x;
-    if rank == 2u {
-        return at + a * strides.y;
-    }
-    let b = a / sizes.y;
-    let at2 = at + (a - b * sizes.y) * strides.y;
-    if rank == 3u {
-        return at2 + b * strides.z;
-    }
-    let c = b / sizes.z;
-    return at2 + (b - c * sizes.z) * strides.z + c * strides.w;
 }
 
 // Where the term (outer, inner) lies: `inner` counts the innermost reduced dimension, `outer` the others.

@@ -80,9 +80,7 @@ pub fn grad_with(outputs: &[&Tensor], inputs: &[&Tensor], options: &GradOptions)
 /// The gradient with which each output begins.
 fn seeds(outputs: &[&Tensor], options: &GradOptions) -> Result<Vec<Tensor>> {
     match &options.grad_outputs {
-        Some(given) if given.len() != outputs.len() => {
-            Err(Error::gradient(format!("backward: {} gradients for {} outputs", given.len(), outputs.len())))
-        }
+        Some(given) if given.len() != outputs.len() => Err(Error::gradient(format!("backward: {} gradients for {} outputs", given.len(), outputs.len()))),
         Some(given) => {
             for (g, o) in given.iter().zip(outputs) {
                 if g.meta() != o.meta() {

@@ -45,8 +45,7 @@ fn run(f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[&Tensor], see
     }
     // Stand-ins of one model's shape: nodes that can be recorded on, but not run.
     let first = graph::next_id();
-    let stand_ins: Vec<Tensor> =
-        inputs.iter().map(|t| Tensor::stand_in(Meta::new(t.dtype(), t.shape().without(0)), t.engine())).collect();
+    let stand_ins: Vec<Tensor> = inputs.iter().map(|t| Tensor::stand_in(Meta::new(t.dtype(), t.shape().without(0)), t.engine())).collect();
     let outputs = f(&stand_ins)?;
     let seeds = seeds.map(|s| Tensor::new(Data::from(s), [k], inputs[0].device())).transpose()?;
     let mut rewrite = Rewrite { k, seeds, first, done: HashMap::new() };

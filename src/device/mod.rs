@@ -8,11 +8,11 @@ mod launch;
 mod run;
 mod select;
 
-pub(crate) use run::{Prepared, Program};
-pub use run::Readback;
-pub use counters::{CounterValues, Counters};
 pub use crate::kernel::Access;
+pub use counters::{CounterValues, Counters};
 pub use launch::{Binding, Check, GpuProgram, HostOperand, HostProgram, HostStep, HostWork, Launch, Slot, Word};
+pub use run::Readback;
+pub(crate) use run::{Prepared, Program};
 pub use select::Measure;
 
 /// What kind of hardware an adapter is. The order is the order of the device list.

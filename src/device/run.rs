@@ -99,6 +99,15 @@ impl Device {
         }
     }
 
+    /// Wait until everything submitted is done.
+    pub(crate) fn wait(&self) -> Result<()> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu.wait_idle(),
+        }
+    }
+
     pub(crate) fn prepare(&self, program: Program) -> Result<Prepared> {
         match (self, program) {
             (Device::Cpu(cpu), Program::Host(p)) => Ok(Prepared::Host(cpu.prepare(p)?)),
@@ -124,9 +133,7 @@ impl Device {
                 if reads.is_empty() { Ok(None) } else { fetch_host(cpu, reads).map(Some) }
             }
             #[cfg(feature = "gpu")]
-            (Device::Gpu(gpu), Prepared::Gpu(p)) => {
-                Ok(gpu.run(p, data, leaves, outputs, copies_before, reads)?.map(|r| Readback(Kind::Gpu(r))))
-            }
+            (Device::Gpu(gpu), Prepared::Gpu(p)) => Ok(gpu.run(p, data, leaves, outputs, copies_before, reads)?.map(|r| Readback(Kind::Gpu(r)))),
             #[cfg(feature = "gpu")]
             _ => Err(crate::error::Error::internal("run: the program is another device's")),
         }

@@ -1,10 +1,10 @@
 //! The canonical form of what is about to run: which nodes, in which order, and the two parts of them that matter. The KEY is structure, by which plans are
 //! cached; the DATA is floats, positions and seeds, which every run brings anew.
 
+use super::Slots;
 use super::mode::Phase;
 use super::node::{Node, NodeState, Value};
 use super::op::{Key, Op};
-use super::Slots;
 use crate::device::Storage;
 use crate::error::{Error, Result};
 use crate::tensor::{Layout, Meta};
@@ -339,7 +339,7 @@ impl Builder {
                 if let (Src::Node(m, o), Some(l)) = (x.src, leaf(input)) {
                     let producer = &self.canon.nodes[m as usize];
                     let whole = x.layout.is_contiguous() && producer.outs[o as usize].numel() == x.layout.shape.numel();
-                    if whole && !producer.source && placed.insert((m, o)) {
+                    if whole && !producer.source && !producer.op.keeps_bindings() && placed.insert((m, o)) {
                         wanted.push((m, o, Place::Arena(l, slice)));
                     }
                 }

@@ -1,25 +1,40 @@
 //! The engine of a device: its plans, and the one place where a graph becomes work.
 
+use super::Tensor;
+use super::arena::{Arena, lies_at, move_to};
 use super::canon::{self, Canon, Place};
+use super::explain;
 use super::mode;
 use super::node::{Node, NodeState, Value, release_consumers};
 use super::plan::{self, Fault, Plans, Policy};
 use super::record::{self, Recorder};
-use super::arena::{Arena, lies_at, move_to};
-use super::Tensor;
+use super::watch;
 use crate::device::{Counters, Device, Readback, Storage};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
-/// A device with its plans. Lives as long as a tensor on the device does.
+/// A device with its plans. Lives as long as a tensor on the device does, and while it is among the last used.
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub device: Device,
     state: Mutex<State>,
+    /// Nodes that got a storage, for the report of an error about memory; those that are gone are swept out now and then.
+    stored: Mutex<Vec<Weak<Node>>>,
 }
+
+/// All engines.
+#[derive(Default)]
+struct Registry {
+    engines: HashMap<u64, Weak<Engine>>,
+    /// The last used stay, so that a program that makes and drops all its tensors over and over keeps its plans.
+    recent: Vec<Arc<Engine>>,
+}
+
+/// How many engines stay without a tensor.
+const RECENT: usize = 2;
 
 /// What the engine's lock guards. It is held from the decision what runs until the nodes know their values: two threads never run on one device at a time,
 /// and no handle appears between the decision to overwrite a value and the overwriting.
@@ -29,21 +44,65 @@ struct State {
     policy: Policy,
     /// Every plan built, by name, in order.
     built: Vec<String>,
+    /// The same with their graphs in lines, where WGRAD_DEBUG asks for them.
+    described: Vec<(String, Vec<String>)>,
 }
 
 impl Engine {
     /// The engine of `device`; there is one at a time.
     pub fn of(device: &Device) -> Arc<Engine> {
-        static ENGINES: OnceLock<Mutex<HashMap<u64, Weak<Engine>>>> = OnceLock::new();
-        let mut engines = ENGINES.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(engine) = engines.get(&device.id()).and_then(Weak::upgrade) {
-            return engine;
-        }
-        engines.retain(|_, e| e.strong_count() > 0);
-        let state = State { plans: Plans::default(), policy: Policy::USUAL, built: Vec::new() };
-        let engine = Arc::new(Engine { device: device.clone(), state: Mutex::new(state) });
-        engines.insert(device.id(), Arc::downgrade(&engine));
+        static REGISTRY: OnceLock<Mutex<Registry>> = OnceLock::new();
+        let mut registry = REGISTRY.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
+        let id = device.id();
+        let engine = registry.engines.get(&id).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let state = State { plans: Plans::default(), policy: Policy::USUAL, built: Vec::new(), described: Vec::new() };
+            Arc::new(Engine { device: device.clone(), state: Mutex::new(state), stored: Mutex::default() })
+        });
+        registry.engines.retain(|_, e| e.strong_count() > 0);
+        registry.engines.insert(id, Arc::downgrade(&engine));
+        let before = std::mem::take(&mut registry.recent);
+        let (mine, others): (Vec<_>, Vec<_>) = before.into_iter().partition(|e| Arc::ptr_eq(e, &engine));
+        registry.recent = std::iter::once(engine.clone()).chain(others.iter().take(RECENT - 1).cloned()).collect();
+        drop(registry);
+        // Whichever engine left the list may end here, outside the lock.
+        drop((mine, others));
         engine
+    }
+
+    /// A buffer; where there is no memory for it, the error lists what takes the most.
+    pub fn alloc(&self, bytes: usize) -> Result<Storage> {
+        self.device.alloc(bytes).map_err(|e| match e.kind() {
+            ErrorKind::OutOfMemory(_) => e.help(self.largest()),
+            _ => e,
+        })
+    }
+
+    /// Take a node that got a storage into the books.
+    pub fn stores(&self, node: &Arc<Node>) {
+        let mut stored = self.stored.lock().unwrap_or_else(|e| e.into_inner());
+        if stored.len() == stored.capacity() {
+            stored.retain(|n| n.strong_count() > 0);
+        }
+        stored.push(Arc::downgrade(node));
+    }
+
+    /// The largest live tensors, for a person.
+    fn largest(&self) -> String {
+        const SHOWN: usize = 5;
+        let nodes: Vec<Arc<Node>> = self.stored.lock().unwrap_or_else(|e| e.into_inner()).iter().filter_map(Weak::upgrade).collect();
+        let mut all: Vec<(usize, String)> = Vec::new();
+        for node in &nodes {
+            if let NodeState::Done(storages) = &node.body().state {
+                for (slot, storage) in node.outs.iter().zip(storages) {
+                    if let Some(s) = storage {
+                        all.push((s.bytes, format!("{} {} ({})", slot.meta, node.op.name(), crate::device::human(s.bytes as u64))));
+                    }
+                }
+            }
+        }
+        all.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        let shown: Vec<String> = all.iter().take(SHOWN).map(|(_, t)| t.clone()).collect();
+        format!("{} live tensors; the largest: {}", all.len(), shown.join(", "))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -81,6 +140,16 @@ pub fn plan_names(device: &Device) -> Vec<String> {
     Engine::of(device).lock().built.clone()
 }
 
+impl Device {
+    /// Compute everything that this thread has recorded on this device and that a live handle still names, as [`flush`] does.
+    ///
+    /// # Errors
+    /// Device failures: memory, a kernel that the driver refuses, a lost device. What was pending stays pending.
+    pub fn flush(&self) -> Result<()> {
+        flush(self)
+    }
+}
+
 /// Compute everything that this thread has recorded on `device` and that a live handle still names.
 ///
 /// # Errors
@@ -115,6 +184,7 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
         return if ranges.is_empty() { Ok(None) } else { engine.device.fetch(&ranges).map(Some) };
     }
     let mut canon = canon::canonicalize(run, targets)?;
+    watch::ran(&mut canon, &engine.device, state.policy)?;
     let counters = engine.device.counter_cells();
     let found = state.plans.find(&canon.key);
     let plan = match found {
@@ -124,6 +194,12 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
         }
         None => {
             let key = canon.key.clone();
+            if crate::env::debug() >= 3 {
+                let lines = explain::describe(&canon);
+                let (name, nearest) = (mode::current_plan_name(), explain::nearest(&lines, &state.described));
+                crate::env::tell(3, || format!("plan {name} on {}: {} nodes; {nearest}", engine.device.short_name(), canon.nodes.len()));
+                state.described.push((name, lines));
+            }
             let plan = Arc::new(plan::build(&mut canon, &engine.device, mode::current_plan_name(), state.policy)?);
             Counters::add(&counters.plans_built, 1);
             state.built.push(plan.name.clone());
@@ -137,7 +213,12 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
     let outputs = allocate(&canon, engine)?;
     let read_ranges = reads.iter().map(|v| planned_storage(v, &canon, &outputs)).collect::<Result<Vec<_>>>()?;
     let copies: Vec<(Storage, Storage)> = moves.iter().map(|m| (m.from.clone(), m.to.clone())).collect();
+    let began = (crate::env::debug() >= 2).then(std::time::Instant::now);
     let readback = engine.device.run(&plan.prepared, &canon.data, &canon.leaf_storage, &outputs, &copies, &read_ranges)?;
+    if let Some(began) = began {
+        engine.device.wait()?;
+        crate::env::tell(2, || format!("ran {} on {} in {:.3} ms", plan.name, engine.device.short_name(), began.elapsed().as_secs_f64() * 1e3));
+    }
     // From here on nothing fails: the nodes learn their values.
     for m in moves {
         move_to(&m.value, m.to);
@@ -188,7 +269,7 @@ fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Resul
         let reads_here = canon.nodes.iter().flat_map(|n| &n.inputs).filter(|x| as_leaf.is_some_and(|l| x.src == canon::Src::Leaf(l as u32))).count() as u32;
         let wanted = slot.handles.load(Relaxed) > 0 || slot.consumers.load(Relaxed) > reads_here;
         if (wanted && !lost) || (read_here && !missed) {
-            let to = engine.device.alloc(from.bytes)?;
+            let to = engine.alloc(from.bytes)?;
             if let (Some(l), false) = (as_leaf, is_update) {
                 canon.leaf_storage[l] = to.clone();
             }
@@ -208,7 +289,7 @@ fn allocate(canon: &Canon, engine: &Engine) -> Result<Vec<Storage>> {
         .outputs
         .iter()
         .map(|o| match o.place {
-            Place::Pool => engine.device.alloc(canon.run[o.node as usize].outs[o.out as usize].meta.bytes()),
+            Place::Pool => engine.alloc(canon.run[o.node as usize].outs[o.out as usize].meta.bytes()),
             Place::Arena(leaf, slice) => Ok(arena_of(canon, leaf)?.slice(slice as usize)),
         })
         .collect()
@@ -234,6 +315,9 @@ fn commit(canon: &Canon, outputs: &[Storage]) -> Vec<Value> {
         let mut body = node.body();
         body.state = NodeState::Done((0..node.outs.len()).map(|o| stored.get(&(i, o as u8)).cloned()).collect::<SmallVec<_>>());
         release_consumers(&body.inputs);
+        if (0..node.outs.len()).any(|o| stored.contains_key(&(i, o as u8))) {
+            node.engine.stores(node);
+        }
         if !canon.history[i as usize] {
             body.history = false;
             ended.extend(std::mem::take(&mut body.inputs));

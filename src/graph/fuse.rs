@@ -303,7 +303,7 @@ impl Fuser<'_> {
     fn overflows(&self) -> Vec<u32> {
         let mut cuts = Vec::new();
         for group in self.groups.iter().filter(|g| !g.rows.is_empty()) {
-            let inputs = group.root.map_or(0, |r| self.node(r).inputs.len());
+            let inputs = group.root.map_or(0, |r| self.node(r).inputs.len() + self.node(r).op.extra_bindings());
             let prologue = if group.prologue.is_empty() { 0 } else { self.bindings(&group.prologue, None).saturating_sub(2) };
             let limit = self.limits.bindings.saturating_sub(inputs + prologue);
             // Values that only later rows of the group read count as stores in a part of it, so the whole is asked first.

@@ -116,9 +116,25 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
         Fuses::default()
     }
 
+    /// Buffers that its kernels bind besides inputs, output and scratch: the error words, where it checks its data.
+    fn extra_bindings(&self) -> usize {
+        0
+    }
+
     /// For updates: the arenas it works in. Outputs overwrite their slices, and gradients are made in theirs wherever the plan itself computes them.
     fn arenas(&self) -> Option<Arenas> {
         None
+    }
+
+    /// Whether each input and output must have a buffer of its own, because the kernel's text says how each is bound and cannot be changed.
+    fn keeps_bindings(&self) -> bool {
+        false
+    }
+
+    /// Whether it has no kernel, so that on a GPU the host computes it as it is recorded, from values that are read back for it. Each time is counted as a
+    /// `host_fallbacks`; no operation of the table does this.
+    fn host_only(&self) -> bool {
+        false
     }
 
     /// The definition: plain loops, accumulating in f64, filling every output.

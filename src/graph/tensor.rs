@@ -61,7 +61,7 @@ impl Tensor {
         if device.is_gpu() && meta.dtype == DType::F64 {
             return Err(Error::shape("tensor: f64 is not available on a GPU").help("use f32, or the CPU backend"));
         }
-        let storage = device.alloc(meta.bytes())?;
+        let storage = engine.alloc(meta.bytes())?;
         device.upload(&storage, &data.to_bytes())?;
         Ok(Tensor::leaf(meta, storage, &engine, None))
     }
@@ -142,13 +142,13 @@ impl Tensor {
 
     /// Compute the value, if it is pending, and give the contiguous storage it lies in.
     pub(crate) fn materialize(&self) -> Result<Storage> {
-        let flat = self.contiguous_value()?;
+        let flat = self.flat()?;
         engine::execute(flat.engine(), std::slice::from_ref(flat.value()), &[])?;
         flat.whole_storage()
     }
 
     /// This tensor, or a copy of it whose elements fill a buffer of their own in row-major order.
-    fn contiguous_value(&self) -> Result<Tensor> {
+    pub(super) fn flat(&self) -> Result<Tensor> {
         let (base, layout) = self.value.resolve();
         let whole = layout.is_contiguous() && base.meta().numel() == layout.shape.numel();
         if whole { Ok(self.clone()) } else { crate::ops::contiguous_copy(self) }
@@ -167,7 +167,7 @@ impl Tensor {
         if meta.numel() == 0 {
             return Ok(Reading { meta, readback: None });
         }
-        let flat = self.contiguous_value()?;
+        let flat = self.flat()?;
         let readback = engine::execute(flat.engine(), std::slice::from_ref(flat.value()), std::slice::from_ref(flat.value()))?;
         Ok(Reading { meta, readback })
     }
@@ -183,9 +183,8 @@ impl Tensor {
     /// Where `T` is not the element type, and device failures.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         let dtype = self.dtype();
-        T::from_data(self.to_data()?).ok_or_else(|| {
-            Error::invalid(format!("to_vec: a {dtype} tensor was asked for {}", T::DTYPE)).help("convert it with to_dtype")
-        })
+        T::from_data(self.to_data()?)
+            .ok_or_else(|| Error::invalid(format!("to_vec: a {dtype} tensor was asked for {}", T::DTYPE)).help("convert it with to_dtype"))
     }
 
     /// The one value of a tensor with a single element, as an `f64`.

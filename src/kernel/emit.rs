@@ -1,8 +1,8 @@
 //! The emitter: makes a variant of a shader by replacing `const` values, `alias` types and the bodies of hook functions, by writing the bindings, and by
 //! joining only those library functions that are used. No preprocessor language: the file as it lies is valid WGSL.
 
-use super::{Kernel, table::LIBRARIES};
 use super::Access;
+use super::{Kernel, table::LIBRARIES};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -42,7 +42,18 @@ impl Emit {
     /// Replace one line that starts with `start`; it must be there.
     fn replace_line(&mut self, start: &str, with: &str) {
         let mut found = false;
-        let lines: Vec<&str> = self.text.lines().map(|l| if l.starts_with(start) { found = true; with } else { l }).collect();
+        let lines: Vec<&str> = self
+            .text
+            .lines()
+            .map(|l| {
+                if l.starts_with(start) {
+                    found = true;
+                    with
+                } else {
+                    l
+                }
+            })
+            .collect();
         let text = lines.join("\n");
         if found { self.text = text } else { self.fail(format!("no line `{start}`")) }
     }

@@ -10,9 +10,23 @@ macro_rules! kernels {
 }
 
 kernels! {
+    "histogram": "histogram/histogram.wgsl", "counts of values in equal bins, by hand (see examples/kernel.rs)";
     "map": "elementwise/map.wgsl", "fused elementwise operations over one index space";
     "reduce": "reduce/reduce.wgsl", "sum, maximum or minimum over some dimensions, in parts";
     "arg": "reduce/arg.wgsl", "index of the largest or smallest element along a dimension";
+    "softmax": "softmax/softmax.wgsl", "softmax or its logarithm, a row an invocation";
+    "softmax_part": "softmax/softmax_part.wgsl", "maximum and sum of exponentials of parts of long rows";
+    "softmax_apply": "softmax/softmax_apply.wgsl", "softmax or its logarithm from each row's maximum and sum";
+    "gather": "index/gather.wgsl", "elements at the places that an index names";
+    "scatter": "index/scatter.wgsl", "sums at the places that a short index names";
+    "scatter_sorted": "index/scatter_sorted.wgsl", "sums at the places that a sorted index names";
+    "sort_count": "index/sort_count.wgsl", "stable sort of an index: how often each digit occurs";
+    "sort_scan": "index/sort_scan.wgsl", "stable sort of an index: where each digit's run begins";
+    "sort_move": "index/sort_move.wgsl", "stable sort of an index: every element to its place";
+    "sort_starts": "index/sort_starts.wgsl", "where each key's run begins in a sorted index";
+    "nll": "loss/nll.wgsl", "negative log likelihood of labels, loss and weight of each row";
+    "nll_grad": "loss/nll_grad.wgsl", "its gradient";
+    "batch_norm": "norm/batch_norm.wgsl", "each channel normalised by its statistics";
     "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
     "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
     "sgd": "optim/sgd.wgsl", "gradient descent over an arena";
@@ -22,10 +36,19 @@ kernels! {
     "place": "optim/place.wgsl", "copy of a value into its slice of an arena";
     "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
     "sum_splits": "matmul/sum_splits.wgsl", "the second pass of a split sum, in fixed order";
+    "conv2d": "conv/conv2d.wgsl", "convolution and the gradient of its image, in register blocks, gathered as read";
+    "pack_weight": "conv/pack_weight.wgsl", "a convolution's weight as the gradient of the image reads it";
+    "conv2d_weight_grad": "conv/conv2d_weight_grad.wgsl", "the gradient of a convolution's weight, split over positions";
+    "max_pool2d": "pool/max_pool2d.wgsl", "the largest element of each window, and its place";
+    "max_pool2d_grad": "pool/max_pool2d_grad.wgsl", "gradient of max_pool2d, gathered";
+    "pool_gather": "pool/pool_gather.wgsl", "elements at the places that max_pool2d found";
+    "avg_pool2d": "pool/avg_pool2d.wgsl", "the mean of each window";
+    "avg_pool2d_grad": "pool/avg_pool2d_grad.wgsl", "gradient of avg_pool2d, gathered";
 }
 
 /// Files that others join by `// use name`.
 pub(super) static LIBRARIES: &[(&str, &str)] = &[
+    ("layout", include_str!("../../shaders/layout.wgsl")),
     ("math", include_str!("../../shaders/math.wgsl")),
     ("philox", include_str!("../../shaders/philox.wgsl")),
 ];

@@ -41,7 +41,7 @@ impl Generator {
     }
 
     /// The pair for one more node.
-    fn next(&self) -> [u64; 2] {
+    pub(crate) fn next(&self) -> [u64; 2] {
         [self.seed, self.offset.fetch_add(1, Relaxed)]
     }
 }
@@ -127,9 +127,9 @@ pub(super) fn batch_source(row_: &'static Row, ctx: &Batched<'_>) -> Result<Vec<
     if !is_random(row_) {
         return Err(Error::internal(format!("{}: is the same for every model", row_.name)));
     }
-    let seeds = ctx.seeds.ok_or_else(|| {
-        Error::invalid(format!("vmap: {} needs a seed for each model", row_.name)).help("use vmap_seeded, or make the random tensor outside")
-    })?;
+    let seeds = ctx
+        .seeds
+        .ok_or_else(|| Error::invalid(format!("vmap: {} needs a seed for each model", row_.name)).help("use vmap_seeded, or make the random tensor outside"))?;
     let seeded: &'static Row = match row_.name {
         "uniform" => row("uniform_seeded"),
         "normal" => row("normal_seeded"),

@@ -1,14 +1,20 @@
 //! The operations: one row or one file each, with their `Tensor` methods.
 
 mod create;
+mod custom;
 mod row_op;
 pub mod rows;
 mod table;
 mod view;
 
+pub use conv::Conv2dOptions;
 pub use create::Generator;
 pub(crate) use create::is_random;
-pub(crate) use row_op::RowOp;
+pub use custom::CustomOp;
+pub use loss::{CrossEntropy, Reduction};
+pub use norm::BatchNorm;
+pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
+pub use row_op::AsRow;
 pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};
@@ -28,7 +34,14 @@ macro_rules! ops {
 }
 
 ops! {
+    conv,
+    dropout,
+    index,
+    loss,
     matmul,
+    norm,
+    pool,
     reduce,
     shape,
+    softmax,
 }

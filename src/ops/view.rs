@@ -353,9 +353,7 @@ pub(super) static OPS: &[OpEntry] = &[
         order: Order::Any,
         nodes: &["expand"],
         samples: || vec![Sample::new("[3, 1] to [2, 3, 5]", vec![Arg::float([3, 1])], 10, |x| Ok(vec![x[0].try_expand([2, 3, 5])?.square()]))],
-        misuse: || {
-            vec![Misuse::new(vec![Arg::float([3])], "expand: shape [3] cannot be expanded to [2, 4]", |x| Ok(vec![x[0].try_expand([2, 4])?]))]
-        },
+        misuse: || vec![Misuse::new(vec![Arg::float([3])], "expand: shape [3] cannot be expanded to [2, 4]", |x| Ok(vec![x[0].try_expand([2, 4])?]))],
     },
     OpEntry {
         name: "narrow",
@@ -368,9 +366,7 @@ pub(super) static OPS: &[OpEntry] = &[
                 Sample::new("columns 2..3 of 5", vec![Arg::float([4, 5])], 1, |x| Ok(vec![x[0].try_narrow(1, 2, 1)?.square()])),
             ]
         },
-        misuse: || {
-            vec![Misuse::new(vec![Arg::float([4])], "narrow: 3..5 is out of range for dim 0 of size 4", |x| Ok(vec![x[0].try_narrow(0, 3, 2)?]))]
-        },
+        misuse: || vec![Misuse::new(vec![Arg::float([4])], "narrow: 3..5 is out of range for dim 0 of size 4", |x| Ok(vec![x[0].try_narrow(0, 3, 2)?]))],
     },
     OpEntry {
         name: "flip",

@@ -70,7 +70,7 @@ struct Chunk {
 
 /// A tensor that is the whole of a new arena, zeroed.
 fn arena(engine: &Arc<Engine>, meta: Meta, slices: Vec<(usize, usize)>) -> Result<Tensor> {
-    let storage = engine.device.alloc(meta.bytes())?;
+    let storage = engine.alloc(meta.bytes())?;
     engine.device.upload(&storage, &vec![0u8; meta.bytes()])?;
     Ok(Tensor::arena(meta, Arc::new(Arena::new(storage, slices)), engine))
 }
@@ -85,7 +85,14 @@ impl Core {
         for (i, p) in core.params.iter().enumerate() {
             let t = p.tensor();
             if t.device() != first.device() || t.dtype() != first.dtype() {
-                return Err(Error::invalid(format!("{}: parameter {i} is {} on {}, the first is {} on {}", rule.name, t.dtype(), t.device().short_name(), first.dtype(), first.device().short_name())));
+                return Err(Error::invalid(format!(
+                    "{}: parameter {i} is {} on {}, the first is {} on {}",
+                    rule.name,
+                    t.dtype(),
+                    t.device().short_name(),
+                    first.dtype(),
+                    first.device().short_name()
+                )));
             }
             if core.params[..i].iter().any(|q| q.same(p)) {
                 return Err(Error::invalid(format!("{}: parameter {i} is given twice", rule.name)));
@@ -197,7 +204,12 @@ impl Core {
                 for (slot, &i) in chunk.members.iter().enumerate() {
                     let t = find(&format!("{i}.{name}"))?;
                     if t.shape() != self.params[i].shape() {
-                        return Err(Error::shape(format!("{}: state {i}.{name} has shape {}, the parameter {}", self.rule.name, t.shape(), self.params[i].shape())));
+                        return Err(Error::shape(format!(
+                            "{}: state {i}.{name} has shape {}, the parameter {}",
+                            self.rule.name,
+                            t.shape(),
+                            self.params[i].shape()
+                        )));
                     }
                     whole[chunk.offsets[slot]..][..t.numel()].copy_from_slice(&t.to_data()?.to_f64());
                 }

@@ -17,7 +17,10 @@ impl File {
     /// The lines that are code, with their numbers: no comments, and nothing from the unit tests at the end of a file on.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().enumerate().map(|(n, line)| (n + 1, line));
-        lines.take_while(|(_, line)| *line != "#[cfg(test)]").filter(|(_, line)| !line.trim_start().starts_with("//")).map(|(n, line)| (n, before_comment(line)))
+        lines
+            .take_while(|(_, line)| *line != "#[cfg(test)]")
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
+            .map(|(n, line)| (n, before_comment(line)))
     }
 }
 
@@ -151,7 +154,9 @@ fn unsafe_stands_in_the_device_layer_with_its_reason() {
             if !line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe") {
                 continue;
             }
-            let reason = lines[n.saturating_sub(6)..n].iter().any(|l| l.contains("SAFETY"));
+            // A block has a SAFETY line; a function has a Safety section, which may be some lines up.
+            let near = &lines[n.saturating_sub(8)..n];
+            let reason = near.iter().any(|l| l.contains("SAFETY:") || l.contains("# Safety") || l.contains("Safety:"));
             if !file.path.starts_with("src/device/") || !reason {
                 wrong.push(format!("{}:{n}: {}", file.path, line.trim()));
             }
@@ -268,7 +273,10 @@ fn every_flag_is_in_the_table_and_used() {
         }
     }
     let known: Vec<&str> = wgrad::env::FLAGS.iter().map(|f| f.name).collect();
-    none("flags that env::FLAGS lacks", used.iter().filter(|(name, _)| !known.contains(&name.as_str())).map(|(name, place)| format!("{place}: {name}")).collect());
+    none(
+        "flags that env::FLAGS lacks",
+        used.iter().filter(|(name, _)| !known.contains(&name.as_str())).map(|(name, place)| format!("{place}: {name}")).collect(),
+    );
     none("flags that nothing reads", known.iter().filter(|name| !used.contains_key(**name)).map(|name| name.to_string()).collect());
 }
 

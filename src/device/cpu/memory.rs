@@ -117,18 +117,6 @@ pub struct CpuBuffer {
     device: Arc<Cpu>,
 }
 
-impl CpuBuffer {
-    /// How many bytes were asked for.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The device it belongs to.
-    pub(crate) fn device(&self) -> &Arc<Cpu> {
-        &self.device
-    }
-}
-
 impl std::fmt::Debug for CpuBuffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "CpuBuffer({} bytes at {:p})", self.bytes, self.block.start)

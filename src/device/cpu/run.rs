@@ -50,13 +50,6 @@ pub(crate) struct PreparedHost {
     poison: bool,
 }
 
-impl PreparedHost {
-    /// The program.
-    pub(crate) fn program(&self) -> &HostProgram {
-        &self.program
-    }
-}
-
 /// The memory behind the slots of one run.
 struct Slots<'a> {
     leaves: Vec<Span>,

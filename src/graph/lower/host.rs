@@ -180,7 +180,8 @@ impl Runner {
     ) -> Result<()> {
         let sizes: Vec<usize> = outputs.iter().map(|o| o.meta.dtype.size()).collect();
         let mut cut: Vec<_> = outputs.iter_mut().zip(&sizes).map(|(o, s)| o.bytes[..numel * s].chunks_mut(TASK * s)).collect();
-        let tasks: Vec<Vec<&mut [u8]>> = (0..numel.div_ceil(TASK)).map(|_| cut.iter_mut().map(|c| c.next().expect("as many chunks as tasks")).collect()).collect();
+        let tasks: Vec<Vec<&mut [u8]>> =
+            (0..numel.div_ceil(TASK)).map(|_| cut.iter_mut().map(|c| c.next().expect("as many chunks as tasks")).collect()).collect();
         let fast = self.fast && root.is_none_or(|d| d == DType::F32);
         threads.each_of(tasks, |t, mut out| {
             let count = TASK.min(numel - t * TASK);

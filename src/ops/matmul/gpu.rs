@@ -23,14 +23,15 @@ enum Reads {
 }
 
 /// The widest reads that the operand's layout allows. `k` and `across` are the sizes; the strides are those of k and of rows (or columns).
-/// Depends on the model's sizes and on how it lies, not on a batch: only the dimension that is read in fours must be a multiple of four.
+/// Depends on the model's sizes and on how it lies, never on a batch, so that a last batch of another size needs no other kernel: a lone column
+/// (`[k, 1]`, where k may be the batch) is not read along k, though it could be.
 fn reads(o: &Operand, k: (usize, isize), across: (usize, isize)) -> Reads {
     let fours = |d: (usize, isize)| d.0.is_multiple_of(4) && d.1 == 1;
     let lead = leading(&o.layout);
     let even = o.aligned && lead.shape.iter().zip(lead.strides()).all(|(&n, &s)| n == 1 || s % 4 == 0);
-    if even && fours(k) && (across.1 % 4 == 0 || across.0 == 1) {
+    if even && fours(k) && across.1 % 4 == 0 {
         Reads::AlongK
-    } else if even && fours(across) && (k.1 % 4 == 0 || k.0 == 1) {
+    } else if even && fours(across) && k.1 % 4 == 0 {
         Reads::Across
     } else {
         Reads::Single
@@ -77,9 +78,9 @@ fn batch_dims(a: &Layout, b: &Layout) -> Vec<(usize, isize, isize)> {
     out
 }
 
-/// Into how many parts k is split, and the k of one: a long sum with few results would leave most of the device idle. Decided by one product's shape alone.
-fn splits(m: usize, n: usize, k: usize) -> (usize, usize) {
-    let tiles = m.div_ceil(ROWS) * n.div_ceil(32);
+/// Into how many parts a sum of `k` terms is split, and the terms of one, where that many tiles hold the results: a long sum with few results
+/// would leave most of the device idle. Decided by the shape of one model's result alone.
+pub(in crate::ops) fn split(tiles: usize, k: usize) -> (usize, usize) {
     if tiles >= 64 || k < 4 * BLOCK {
         return (1, k);
     }
@@ -109,7 +110,7 @@ pub(super) fn launch(ctx: &mut LaunchCtx<'_>) -> Result<()> {
     let (a_row, a_col, b_row, b_col) = (sa[lead], sa[lead + 1], sb[lead], sb[lead + 1]);
     let (read_a, read_b) = (reads(a, (k, a_col), (m, a_row)), reads(b, (k, b_row), (n, b_col)));
     let dims = batch_dims(&leading(&a.layout), &leading(&b.layout));
-    let (parts, each) = splits(m, n, k);
+    let (parts, each) = split(m.div_ceil(ROWS) * n.div_ceil(32), k);
     let wide = n > 32;
     let rows = group_rows(ctx.caps.kind, m.div_ceil(ROWS));
     let (tiles_m, tiles_n) = (m.div_ceil(ROWS * rows), n.div_ceil(if wide { 64 } else { 32 }));
@@ -140,9 +141,9 @@ mod tests {
 
     #[test]
     fn splits_cover_k_in_blocks() {
-        for (m, n, k) in [(1, 1, 5000), (64, 10, 1024), (512, 512, 100_000), (8, 8, 1_000_001), (3, 3, 100)] {
-            let (parts, each) = splits(m, n, k);
-            assert!(parts * each >= k && (parts - 1) * each < k, "{m} {n} {k}: {parts} x {each}");
+        for (tiles, k) in [(1, 5000), (8, 1024), (4096, 100_000), (1, 1_000_001), (1, 100)] {
+            let (parts, each) = split(tiles, k);
+            assert!(parts * each >= k && (parts - 1) * each < k, "{tiles} {k}: {parts} x {each}");
             assert!(parts == 1 || each % BLOCK == 0);
         }
     }

@@ -62,7 +62,7 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
                 }),
                 Sample::new("one matrix with itself, a batch permuted", vec![Arg::float([4, 3, 4])], 12, |x| {
                     let a = x[0].try_permute(&[2, 0, 1])?;
-                    Ok(vec![a.try_matmul(&x[0].t())?])
+                    Ok(vec![a.try_matmul(&x[0])?])
                 }),
             ]
         },

@@ -152,7 +152,8 @@ impl Tensor {
         self.put_into(shape, 0.0, &begins[..self.rank()])
     }
 
-    fn put_into(&self, shape: Shape, value: f64, begins: &[u64]) -> Result<Tensor> {
+    /// This tensor in one of `shape` filled with `value`, its element [0, 0, ...] at `begins`.
+    pub(in crate::ops) fn put_into(&self, shape: Shape, value: f64, begins: &[u64]) -> Result<Tensor> {
         let mut slots = Slots::ints(begins);
         slots.floats.push(value);
         Tensor::try_apply1(Pad { shape }, slots, &[self])

@@ -9,8 +9,8 @@ use run::{Mode, Outcome, PLAIN, UNSCOPED, USUAL, run};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
-use wgrad::graph::{Fault, plan_with};
 use wgrad::Device;
+use wgrad::graph::{Fault, plan_with};
 
 /// Compare one outcome with what is expected. The bound is that of the op tests, for the graph as a whole: k eps scale with k = 4 + 2 sqrt(terms), the
 /// terms being those of all its instructions. It holds because the generator keeps values within 2 of zero and instructions about as steep as the

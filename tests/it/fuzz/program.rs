@@ -116,9 +116,7 @@ impl Guest {
     pub fn differentiable(&self) -> bool {
         match self {
             Guest::Op(entry, _) => entry.order != Order::Zero,
-            Guest::Row(row, _) => {
-                matches!(row.sig, Sig::Float | Sig::Number | Sig::Select) && !row.slopes.iter().any(|s| matches!(s, Slope::None))
-            }
+            Guest::Row(row, _) => matches!(row.sig, Sig::Float | Sig::Number | Sig::Select) && !row.slopes.iter().any(|s| matches!(s, Slope::None)),
         }
     }
 

@@ -4,8 +4,8 @@ use super::program::*;
 use wgrad::autograd::{checkpoint, grad, vmap};
 use wgrad::graph::{flush, grad_enabled, with_grad_mode};
 use wgrad::nn::Param;
-use wgrad::ops::rows::Sig;
 use wgrad::ops::Arg;
+use wgrad::ops::rows::Sig;
 use wgrad::optim::{Adam, AdamOptions, Optimizer, Sgd, SgdOptions};
 use wgrad::{DType, Device, Error, Generator, Result, Shape, Tensor, no_grad};
 

@@ -1,0 +1,36 @@
+// Takes elements of x along a dimension at the places that an index names: one invocation per element of the output, [outer, places, inner].
+// u[0]: number of output elements, size of x's dimension, places, inner size
+// u[1]: strides of the index over outer, places and inner, its offset
+// u[2].xy: offset of x, which error word
+@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 3>;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> index: array<i32>;
+@group(0) @binding(3) var<storage, read_write> errors: array<atomic<u32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+alias T = f32;
+
+fn epilogue(i: u32, v: T) {
+    y[i] = v;
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let i = gid.x + gid.y * groups.x * 64u;
+    if i >= u[0].x {
+        return;
+    }
+    let size = u[0].y;
+    let places = u[0].z;
+    let inner = u[0].w;
+    let line = i / inner;
+    let b = i - line * inner;
+    let a = line / places;
+    let j = line - a * places;
+    // A negative index is a large u32.
+    let k = u32(index[u[1].w + a * u[1].x + j * u[1].y + b * u[1].z]);
+    if k >= size {
+        atomicOr(&errors[u[2].y], 1u);
+    }
+    epilogue(i, x[u[2].x + (a * size + min(k, size - 1u)) * inner + b]);
+}

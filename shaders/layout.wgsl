@@ -1,0 +1,20 @@
+// Where elements lie: row-major indices to places in a buffer. Strides may be negative, as wrapping u32.
+
+// Where index i over up to four dimensions lies; sizes and strides innermost first.
+fn place(i: u32, sizes: vec4<u32>, strides: vec4<u32>, rank: u32) -> u32 {
+    if rank <= 1u {
+        return i * strides.x;
+    }
+    let a = i / sizes.x;
+    let at = (i - a * sizes.x) * strides.x;
+    if rank == 2u {
+        return at + a * strides.y;
+    }
+    let b = a / sizes.y;
+    let at2 = at + (a - b * sizes.y) * strides.y;
+    if rank == 3u {
+        return at2 + b * strides.z;
+    }
+    let c = b / sizes.z;
+    return at2 + (b - c * sizes.z) * strides.z + c * strides.w;
+}

@@ -1,0 +1,126 @@
+//! The launches of convolutions and their gradients.
+
+use super::geometry::Geometry;
+use crate::device::Kind;
+use crate::error::Result;
+use crate::graph::{Call, LaunchCtx};
+use crate::ops::matmul::split;
+
+/// Columns that one row of a workgroup's invocations owns, in all three kernels.
+const COLUMNS: usize = 32;
+/// Output channels of one invocation of the weight's gradient.
+const WEIGHT_ROWS: usize = 8;
+
+/// Rows of invocations in a workgroup: lavapipe forms its lanes along x, and runs the rows one after the other.
+fn group_rows(ctx: &LaunchCtx<'_>, tiles: usize) -> usize {
+    if ctx.caps.kind == Kind::Software || tiles < 8 { 1 } else { 8 }
+}
+
+/// Zeros through the epilogue: what an empty sum gives.
+fn zeros(ctx: &mut LaunchCtx<'_>, count: usize) -> Result<()> {
+    ctx.call("map")?.u32(count).with_epilogue()?.grid_linear(count.div_ceil(64))
+}
+
+/// The words that both directions of conv2d.wgsl share after the first two vectors.
+fn steps<'c, 'a>(call: Call<'c, 'a>, g: &Geometry) -> Call<'c, 'a> {
+    call.u32s(&[g.kh, g.kw, g.groups, g.models]).u32s(&g.stride).u32s(&g.padding).u32s(&g.dilation)
+}
+
+/// Rows of one invocation: no more than there are.
+fn rows_of(rows: usize) -> usize {
+    match rows {
+        0..=4 => 4,
+        5..=8 => 8,
+        _ => 16,
+    }
+}
+
+/// Read the weight in fours along its rows.
+fn wide_weight<'c, 'a>(call: Call<'c, 'a>) -> Call<'c, 'a> {
+    let at = |lane: &str| format!("w[(p.{lane} + k) >> 2u]");
+    let body = format!("    return mat4x4<f32>({}, {}, {}, {});", at("x"), at("y"), at("z"), at("w"));
+    // Single steps are not read any more; the body must be valid all the same.
+    call.hook("w4", &body).hook("w1", "    return vec4<f32>();")
+}
+
+pub(super) fn forward(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
+    let (count, k) = (g.models * g.n * g.result(), g.k());
+    if count == 0 {
+        return Ok(());
+    }
+    if g.cg == 0 {
+        return zeros(ctx, count);
+    }
+    let (slot_x, slot_w) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
+    let wide = k.is_multiple_of(4) && ctx.inputs[1].aligned;
+    let rows = rows_of(g.og);
+    let tiles = (g.n * g.positions()).div_ceil(COLUMNS);
+    let below = group_rows(ctx, tiles);
+    let (across, down) = (tiles.div_ceil(below), g.og.div_ceil(rows));
+    let mut call = ctx.call("conv2d")?.set("ROWS", format!("{rows}u")).set("GROUP_ROWS", format!("{below}u"));
+    if wide {
+        call = wide_weight(call);
+    }
+    call = call.read("x", slot_x, "f32").read("w", slot_w, if wide { "vec4<f32>" } else { "f32" });
+    call = call.u32s(&[g.og, g.positions(), g.n, k]).u32s(&[g.cg, g.h, g.w, g.ow]);
+    call = steps(call, g).offset(0).offset(1).u32s(&[across, down, 0, 0]).flops(2 * (count * k) as u64);
+    call.with_epilogue()?.grid_linear(across * down * g.groups * g.models)
+}
+
+pub(super) fn input_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
+    let (count, terms) = (g.models * g.n * g.image(), g.og * g.taps());
+    if count == 0 {
+        return Ok(());
+    }
+    if terms == 0 {
+        return zeros(ctx, count);
+    }
+    // The weight is read along its output channels here: a small copy of it, turned round, makes that four steps at a time.
+    let (slot_g, slot_w) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
+    let k = terms.next_multiple_of(4);
+    let size = g.models * g.groups * g.cg * k;
+    let packed = ctx.scratch(size * 4);
+    let call = ctx.call("pack_weight")?.read("w", slot_w, "f32").write("packed", packed, "f32");
+    call.u32s(&[size, g.cg, k, terms, g.taps(), g.og]).offset(1).grid_linear(size.div_ceil(64))?;
+    let rows = rows_of(g.cg);
+    let positions = g.h * g.w;
+    let tiles = (g.n * positions).div_ceil(COLUMNS);
+    let below = group_rows(ctx, tiles);
+    let (across, down) = (tiles.div_ceil(below), g.cg.div_ceil(rows));
+    let call = ctx.call("conv2d")?.set("GRAD", true).set("ROWS", format!("{rows}u")).set("GROUP_ROWS", format!("{below}u"));
+    let mut call = wide_weight(call).read("x", slot_g, "f32").read("w", packed, "vec4<f32>");
+    call = call.u32s(&[g.cg, positions, g.n, k]).u32s(&[g.og, g.oh, g.ow, g.w]);
+    call = steps(call, g).offset(0).u32(0).u32s(&[across, down, 0, 0]).flops(2 * (count * terms) as u64);
+    call.with_epilogue()?.grid_linear(across * down * g.groups * g.models)
+}
+
+pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
+    let (count, k, terms) = (g.models * g.weight(), g.k(), g.n * g.positions());
+    if count == 0 {
+        return Ok(());
+    }
+    if terms == 0 || g.h * g.w == 0 {
+        return zeros(ctx, count);
+    }
+    let (slot_x, slot_g) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
+    let wide = g.positions().is_multiple_of(4) && ctx.inputs[1].aligned;
+    let rows = g.og.div_ceil(WEIGHT_ROWS);
+    let below = group_rows(ctx, rows);
+    let (across, down) = (k.div_ceil(COLUMNS), rows.div_ceil(below));
+    let (parts, each) = split(across * rows * g.groups, terms);
+    let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
+    let mut call = ctx.call("conv2d_weight_grad")?.set("GROUP_ROWS", format!("{below}u"));
+    if wide {
+        let at = |lane: &str| format!("g[(p.{lane} + ta.w) >> 2u]");
+        let body = format!("    return mat4x4<f32>({}, {}, {}, {});", at("x"), at("y"), at("z"), at("w"));
+        call = call.hook("g4", &body).hook("g1", "    return vec4<f32>();");
+    }
+    call = call.read("g", slot_g, if wide { "vec4<f32>" } else { "f32" }).read("x", slot_x, "f32");
+    call = call.u32s(&[g.og, k, g.positions(), g.n]).u32s(&[g.cg, g.h, g.w, g.ow]);
+    call = steps(call, g).offset(1).offset(0).u32s(&[across, down, parts, each]).u32s(&[count, 0, 0, 0]);
+    call = call.flops(2 * (count * terms) as u64);
+    let groups = across * down * parts * g.groups * g.models;
+    let Some(scratch) = scratch else { return call.with_epilogue()?.grid_linear(groups) };
+    call.write("y", scratch, "f32").grid_linear(groups)?;
+    ctx.call("sum_splits")?.read("part", scratch, "f32").u32s(&[count, parts, 0, 0]).with_epilogue()?.grid_linear(count.div_ceil(64))
+}

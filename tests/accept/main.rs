@@ -1,0 +1,82 @@
+//! `make accept-spine`: measures what the spine promises, a line of PASS or FAIL for each. Not a test of `cargo test`: the whole takes hours.
+//!
+//! `--quick` runs the half that CI runs; `--only TEXT` the lines whose name contains it; `--write FILE` keeps the table there.
+
+mod build;
+mod digits;
+mod suite;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// What a line measured.
+pub struct Outcome {
+    pub pass: bool,
+    /// The number, or what was seen.
+    pub got: String,
+}
+
+impl Outcome {
+    pub fn of(pass: bool, got: impl Into<String>) -> Outcome {
+        Outcome { pass, got: got.into() }
+    }
+}
+
+/// A line of "It holds when".
+pub struct Line {
+    pub name: &'static str,
+    pub limit: &'static str,
+    /// Whether CI runs it.
+    pub quick: bool,
+    pub run: fn(&mut State) -> anyhow::Result<Outcome>,
+}
+
+/// What lines share: runs that several of them read.
+#[derive(Default)]
+pub struct State {
+    pub quick: bool,
+    pub digits: digits::Runs,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).cloned();
+    let mut state = State { quick: args.iter().any(|a| a == "--quick"), ..State::default() };
+    let only = value("--only").unwrap_or_default();
+    let lines: Vec<&Line> =
+        digits::LINES.iter().chain(suite::LINES.iter().copied()).chain(build::LINES).filter(|l| (l.quick || !state.quick) && l.name.contains(&only)).collect();
+    if lines.is_empty() {
+        eprintln!("no line's name contains {only}");
+        return ExitCode::FAILURE;
+    }
+    let mut table = String::new();
+    let mut failed = 0;
+    for line in lines {
+        let began = Instant::now();
+        let outcome = (line.run)(&mut state).unwrap_or_else(|e| Outcome::of(false, format!("did not run: {e:#}")));
+        failed += usize::from(!outcome.pass);
+        let row = format!(
+            "{} {:<34} {}  [{}]  ({:.0} s)",
+            if outcome.pass { "PASS" } else { "FAIL" },
+            line.name,
+            outcome.got.replace('\n', " | "),
+            line.limit,
+            began.elapsed().as_secs_f64()
+        );
+        println!("{row}");
+        table.push_str(&row);
+        table.push('\n');
+    }
+    if let Some(file) = value("--write") {
+        let cores = std::thread::available_parallelism().map_or(0, |n| n.get());
+        let text = format!(
+            "# What `make accept-spine` measured\n\n{cores} cores, no GPU: the adapter is Mesa's llvmpipe (lavapipe).\nEach line: what holds, what was seen, the limit, the seconds it took.\n\n```text\n{table}```\n"
+        );
+        if let Err(e) = std::fs::write(&file, text) {
+            eprintln!("{file}: {e}");
+            failed += 1;
+        }
+    }
+    println!("{}", if failed == 0 { "all lines hold".to_string() } else { format!("{failed} lines do not hold") });
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
