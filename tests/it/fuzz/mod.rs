@@ -10,9 +10,9 @@ use run::{Mode, Outcome, PLAIN, UNSCOPED, USUAL, run};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
-use wgrad::Device;
 use wgrad::device::gpu::GpuOptions;
 use wgrad::graph::{Fault, plan_with};
+use wgrad::{Device, env};
 
 /// Compare one outcome with what is expected. The bound is that of the op tests, for the graph as a whole: k eps scale with k = 4 + 2 sqrt(terms), the
 /// terms being those of all its instructions. It holds because the generator keeps values within 2 of zero and instructions about as steep as the
@@ -106,10 +106,6 @@ fn text(panic: &(dyn std::any::Any + Send)) -> String {
     owned.or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default()
 }
 
-fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |v| v.parse().unwrap_or_else(|_| panic!("{name}: not a number: {v}")))
-}
-
 /// Print what the graphs held, and hold it against what they must.
 fn report(programs: &[Program]) {
     let mut features: BTreeMap<&str, usize> = BTreeMap::new();
@@ -127,8 +123,8 @@ fn report(programs: &[Program]) {
     }
     let counts: Vec<String> = ops.iter().map(|(name, n)| format!("{name} {n}")).collect();
     println!("operations: {}", counts.join(", "));
-    assert!(mean >= 15.0 && *most <= 48, "graphs are too small or too large");
     if programs.len() >= guests().len() {
+        assert!(mean >= 15.0 && *most <= 40, "graphs are too small or too large");
         for (name, n) in features {
             assert!(n * 10 >= programs.len(), "only {n} of {} graphs hold {name}", programs.len());
         }
@@ -150,8 +146,8 @@ fn devices() -> Vec<Device> {
 
 #[test]
 fn random_graphs_agree() {
-    let (n, seed) = (number("WGRAD_FUZZ_N", 200) as usize, number("WGRAD_FUZZ_SEED", 1));
-    let only = number("WGRAD_FUZZ_ONLY", u64::MAX) as usize;
+    let (n, seed) = (env::number("WGRAD_FUZZ_N").unwrap() as usize, env::number("WGRAD_FUZZ_SEED").unwrap());
+    let only: Option<usize> = env::text("WGRAD_FUZZ_ONLY").unwrap().map(|i| i.parse().expect("WGRAD_FUZZ_ONLY is the number of a graph"));
     let programs: Vec<Program> = (0..n).map(|i| draw(seed, i)).collect();
     report(&programs);
     let mut bad = Vec::new();
@@ -160,10 +156,10 @@ fn random_graphs_agree() {
         let mut bench = Bench::new(device);
         let start = Instant::now();
         let mut failed = Vec::new();
-        for (i, p) in programs.iter().enumerate().filter(|(i, _)| only == usize::MAX || only == *i) {
+        for (i, p) in programs.iter().enumerate().filter(|(i, _)| only.is_none_or(|o| o == *i)) {
             if let Err(e) = bench.check(p, None) {
                 println!("{name}: graph {i} {}: {e}", p.flags());
-                if only == i {
+                if only.is_some() {
                     println!("{p:#?}");
                 }
                 failed.push(i);
@@ -190,7 +186,7 @@ fn random_graphs_agree() {
 #[test]
 fn planted_faults_are_found() {
     const FAULTS: [Fault; 5] = [Fault::MissedAlias, Fault::ShortLifetime, Fault::LostVersion, Fault::WrongSlot, Fault::MergeAcrossScopes];
-    let seed = number("WGRAD_FUZZ_SEED", 1);
+    let seed = env::number("WGRAD_FUZZ_SEED").unwrap();
     let mut missed = Vec::new();
     for device in devices() {
         let name = device.short_name();
