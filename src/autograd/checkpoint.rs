@@ -67,8 +67,8 @@ fn record_again(scope: u64, walk: &BTreeMap<u64, Arc<Node>>, create_graph: bool)
             graph::with_grad_mode(create_graph, || {
                 for (id, node) in &members {
                     let inputs = node.body().inputs.clone();
-                    if inputs.is_empty() && node.view.is_some() || node.is_source() {
-                        // Sources are computed wherever they are used; a view whose way is gone is read as it lies.
+                    if inputs.is_empty() || node.is_source() {
+                        // Sources are computed wherever they are used; what ran and has no history is read as it lies.
                         continue;
                     }
                     let mapped: Vec<Tensor> =

@@ -27,7 +27,7 @@ pub(crate) use engine::Engine;
 pub use engine::{Planned, plan_with};
 pub use engine::{flush, plan_names};
 pub use lower::launch::{Call, LaunchCtx, Operand};
-pub(crate) use mode::{Phase, scope, with_phase, with_scope};
+pub(crate) use mode::{Phase, scope, without_cuts, with_phase, with_scope};
 #[cfg(feature = "gpu")]
 pub use interop::WgpuSlice;
 pub use mode::{PlanName, grad_enabled, no_grad, plan_name, with_grad_mode};

@@ -81,11 +81,11 @@ fn a_custom_op_is_stacked_checkpointed_and_trained() {
         // What it makes is a parameter's gradient, so that its output would lie among the gradients, next to its input.
         let train = |cube: &dyn Fn(&Tensor, f64) -> Tensor| {
             let (w, v) = (Param::new(&tensor(2, &[32], &device)).unwrap(), Param::new(&tensor(3, &[32], &device)).unwrap());
-            let mut optimizer = sgd(vec![w.clone(), v.clone()], 0.01);
+            let mut optimizer = sgd(vec![w.clone(), v.clone()], 0.001);
             for _ in 0..20 {
                 let loss = (cube(&w.tensor(), 1.0) - cube(&v.tensor(), 2.0) - 0.5).square().sum_all();
                 loss.backward().unwrap();
-                v.set_grad(Some(cube(&w.grad().unwrap(), 0.1)));
+                v.set_grad(Some(cube(&w.grad().unwrap(), 0.001)));
                 optimizer.step().unwrap();
                 optimizer.zero_grad();
             }
