@@ -115,7 +115,7 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let wide = g.positions().is_multiple_of(4) && ctx.inputs[1].aligned;
     let rows = g.og.div_ceil(WEIGHT_ROWS);
     let below = group_rows(ctx, rows);
-    let (across, down) = (k.div_ceil(COLUMNS), rows.div_ceil(below));
+    let (across, down, shares) = (k.div_ceil(COLUMNS), rows.div_ceil(below), lanes_share(ctx.caps));
     let (parts, each) = split(across * rows * g.groups, terms);
     let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
     let mut call = ctx.call("conv2d_weight_grad")?.set("GROUP_ROWS", format!("{below}u"));
@@ -123,6 +123,10 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
         let at = |lane: &str| format!("g[(p.{lane} + ta.w) >> 2u]");
         let body = format!("    return mat4x4<f32>({}, {}, {}, {});", at("x"), at("y"), at("z"), at("w"));
         call = call.hook("g4", &body).hook("g1", "    return vec4<f32>();");
+        if shares {
+            let blocks = format!("Planes({}, {})", shared_block("v", 0, 1), shared_block("v", 4, 1));
+            call = call.hook("planes", &format!("    let v = g[(own + ta.w) >> 2u];\n    return {blocks};"));
+        }
     }
     call = call.read("g", slot_g, if wide { "vec4<f32>" } else { "f32" }).read("x", slot_x, "f32");
     call = call.u32s(&[g.og, k, g.positions(), g.n]).u32s(&[g.cg, g.h, g.w, g.ow]);
