@@ -41,7 +41,7 @@ pub static FLAGS: &[Flag] = &[
         "",
         "device to use where none is named: cpu, gpu, gpu:N, auto, or part of a name; empty: a hardware GPU if there is one, else the CPU",
     ),
-    row("WGRAD_DEBUG", Kind::Number(4), "0", "what to tell on standard error: 1 devices, 2 launches, 3 plans, 4 WGSL"),
+    row("WGRAD_DEBUG", Kind::Number(4), "0", "what to tell on standard error: 1 devices, 2 also runs and their time, 3 also plans, 4 also WGSL"),
     row("WGRAD_MAX_PENDING", Kind::Number(u64::MAX), "20000", "pending nodes above which a graph is executed without being asked for"),
     row("WGRAD_MAX_PENDING_BYTES", Kind::Bytes, "16G", "bytes of pending nodes' values above which a graph is executed"),
     row("WGRAD_SUBMIT_MS", Kind::Number(u64::MAX), "250", "device time in ms above which a step on a hardware GPU is split into several submits"),
@@ -71,6 +71,21 @@ pub fn number(name: &str) -> Result<u64> {
 pub fn text(name: &str) -> Result<Option<String>> {
     let (_, value) = value(name)?;
     Ok(Some(value).filter(|v| !v.is_empty()))
+}
+
+/// WGRAD_DEBUG, read once. A value that does not parse is an error where a device is opened, and means 0 here.
+pub(crate) fn debug() -> u64 {
+    static VALUE: OnceLock<u64> = OnceLock::new();
+    *VALUE.get_or_init(|| number("WGRAD_DEBUG").unwrap_or(0))
+}
+
+/// Tell on standard error what WGRAD_DEBUG asks for from this level on. The one place in the library that writes there.
+pub(crate) fn tell(level: u64, text: impl FnOnce() -> String) {
+    if debug() >= level {
+        use std::io::Write;
+        // Where standard error is closed there is nobody to tell.
+        let _ = writeln!(std::io::stderr(), "wgrad: {}", text());
+    }
 }
 
 /// WGRAD_MAX_PENDING, read once: it is asked for at every node.

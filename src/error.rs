@@ -88,6 +88,13 @@ impl Error {
         self
     }
 
+    /// The same error with its message rewritten.
+    pub(crate) fn map(mut self, rewrite: impl FnOnce(&str) -> String) -> Self {
+        let text = self.0.text_mut();
+        *text = rewrite(text);
+        self
+    }
+
     /// The same error with a line that says the way out.
     pub fn help(mut self, help: impl fmt::Display) -> Self {
         let text = self.0.text_mut();

@@ -29,6 +29,12 @@ pub mod optim;
 
 pub mod data;
 
+// Running.
+pub mod train;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+
 pub use device::Device;
 pub use error::{Error, ErrorKind, Result};
 pub use graph::{Tensor, no_grad};

@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary: see src/cli/.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wgrad::cli::main()
+}

@@ -99,6 +99,15 @@ impl Device {
         }
     }
 
+    /// Wait until everything submitted is done.
+    pub(crate) fn wait(&self) -> Result<()> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu.wait_idle(),
+        }
+    }
+
     pub(crate) fn prepare(&self, program: Program) -> Result<Prepared> {
         match (self, program) {
             (Device::Cpu(cpu), Program::Host(p)) => Ok(Prepared::Host(cpu.prepare(p)?)),

@@ -3,6 +3,7 @@
 use super::{Device, cpu};
 use crate::env;
 use crate::error::{Error, Result};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(feature = "gpu")]
@@ -52,8 +53,18 @@ impl<'a> Spec<'a> {
 }
 
 impl Device {
-    /// The CPU backend, with as many threads as WGRAD_THREADS says, or one a core.
+    /// The CPU backend of this process, with as many threads as WGRAD_THREADS says, or one a core. Always the same device, so that tensors made in different
+    /// places meet; [`Device::cpu_with`] opens others.
     pub fn cpu() -> Result<Device> {
+        static SHARED: OnceLock<Device> = OnceLock::new();
+        if let Some(device) = SHARED.get() {
+            return Ok(device.clone());
+        }
+        let device = Self::new_cpu()?;
+        Ok(SHARED.get_or_init(|| device).clone())
+    }
+
+    fn new_cpu() -> Result<Device> {
         let threads = match env::number("WGRAD_THREADS")? {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n as usize,
@@ -175,6 +186,8 @@ impl Device {
 
     /// With the cap that WGRAD_MEMORY_CAP sets.
     pub(super) fn capped(self) -> Result<Device> {
+        env::check()?;
+        env::tell(1, || format!("opened {}", self.description()));
         match env::number("WGRAD_MEMORY_CAP")? {
             0 => {}
             cap => self.set_memory_cap(cap),

@@ -3,10 +3,12 @@
 use super::Tensor;
 use super::arena::{Arena, lies_at, move_to};
 use super::canon::{self, Canon, Place};
+use super::explain;
 use super::mode;
 use super::node::{Node, NodeState, Value, release_consumers};
 use super::plan::{self, Fault, Plans, Policy};
 use super::record::{self, Recorder};
+use super::watch;
 use crate::device::{Counters, Device, Readback, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use smallvec::SmallVec;
@@ -42,6 +44,8 @@ struct State {
     policy: Policy,
     /// Every plan built, by name, in order.
     built: Vec<String>,
+    /// The same with their graphs in lines, where WGRAD_DEBUG asks for them.
+    described: Vec<(String, Vec<String>)>,
 }
 
 impl Engine {
@@ -51,7 +55,7 @@ impl Engine {
         let mut registry = REGISTRY.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
         let id = device.id();
         let engine = registry.engines.get(&id).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let state = State { plans: Plans::default(), policy: Policy::USUAL, built: Vec::new() };
+            let state = State { plans: Plans::default(), policy: Policy::USUAL, built: Vec::new(), described: Vec::new() };
             Arc::new(Engine { device: device.clone(), state: Mutex::new(state), stored: Mutex::default() })
         });
         registry.engines.retain(|_, e| e.strong_count() > 0);
@@ -136,6 +140,16 @@ pub fn plan_names(device: &Device) -> Vec<String> {
     Engine::of(device).lock().built.clone()
 }
 
+impl Device {
+    /// Compute everything that this thread has recorded on this device and that a live handle still names, as [`flush`] does.
+    ///
+    /// # Errors
+    /// Device failures: memory, a kernel that the driver refuses, a lost device. What was pending stays pending.
+    pub fn flush(&self) -> Result<()> {
+        flush(self)
+    }
+}
+
 /// Compute everything that this thread has recorded on `device` and that a live handle still names.
 ///
 /// # Errors
@@ -170,6 +184,7 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
         return if ranges.is_empty() { Ok(None) } else { engine.device.fetch(&ranges).map(Some) };
     }
     let mut canon = canon::canonicalize(run, targets)?;
+    watch::ran(&mut canon, &engine.device, state.policy)?;
     let counters = engine.device.counter_cells();
     let found = state.plans.find(&canon.key);
     let plan = match found {
@@ -179,6 +194,12 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
         }
         None => {
             let key = canon.key.clone();
+            if crate::env::debug() >= 3 {
+                let lines = explain::describe(&canon);
+                let (name, nearest) = (mode::current_plan_name(), explain::nearest(&lines, &state.described));
+                crate::env::tell(3, || format!("plan {name} on {}: {} nodes; {nearest}", engine.device.short_name(), canon.nodes.len()));
+                state.described.push((name, lines));
+            }
             let plan = Arc::new(plan::build(&mut canon, &engine.device, mode::current_plan_name(), state.policy)?);
             Counters::add(&counters.plans_built, 1);
             state.built.push(plan.name.clone());
@@ -192,7 +213,12 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
     let outputs = allocate(&canon, engine)?;
     let read_ranges = reads.iter().map(|v| planned_storage(v, &canon, &outputs)).collect::<Result<Vec<_>>>()?;
     let copies: Vec<(Storage, Storage)> = moves.iter().map(|m| (m.from.clone(), m.to.clone())).collect();
+    let began = (crate::env::debug() >= 2).then(std::time::Instant::now);
     let readback = engine.device.run(&plan.prepared, &canon.data, &canon.leaf_storage, &outputs, &copies, &read_ranges)?;
+    if let Some(began) = began {
+        engine.device.wait()?;
+        crate::env::tell(2, || format!("ran {} on {} in {:.3} ms", plan.name, engine.device.short_name(), began.elapsed().as_secs_f64() * 1e3));
+    }
     // From here on nothing fails: the nodes learn their values.
     for m in moves {
         move_to(&m.value, m.to);

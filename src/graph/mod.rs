@@ -6,7 +6,10 @@
 mod arena;
 mod canon;
 mod engine;
+mod explain;
 mod fuse;
+#[cfg(feature = "gpu")]
+mod interop;
 pub mod lower;
 mod memory;
 mod mode;
@@ -16,6 +19,7 @@ mod plan;
 mod record;
 mod slots;
 mod tensor;
+mod watch;
 
 pub(crate) use arena::Arena;
 pub(crate) use engine::Engine;
@@ -24,10 +28,14 @@ pub use engine::{Planned, plan_with};
 pub use engine::{flush, plan_names};
 pub use lower::launch::{Call, LaunchCtx, Operand};
 pub(crate) use mode::{Phase, scope, with_phase, with_scope};
+#[cfg(feature = "gpu")]
+pub use interop::WgpuSlice;
 pub use mode::{PlanName, grad_enabled, no_grad, plan_name, with_grad_mode};
 pub(crate) use node::{GradSlot, Node, NodeState, Value, next_id};
 pub use op::{Arenas, Batched, Fuses, Key, Op, Saved, Saves};
 #[doc(hidden)]
 pub use plan::Fault;
 pub use slots::Slots;
+#[doc(hidden)]
+pub use watch::{Seen, Watched, watch};
 pub use tensor::{Element, Reading, Tensor};

@@ -3,7 +3,7 @@
 use super::canon::{Canon, CanonInput, Src};
 use super::fuse::{self, FuseLimits};
 use super::lower;
-use crate::device::{Device, Prepared, Program};
+use crate::device::{Caps, Device, GpuProgram, Prepared, Program};
 use crate::error::Result;
 use std::sync::Arc;
 
@@ -57,16 +57,21 @@ pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Po
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let bindings = (gpu.caps().max_storage_bindings as usize).min(8);
-            let groups = fuse::fuse(canon, FuseLimits { rows: policy.fuse, prologue: policy.fuse, bindings });
-            Program::Gpu(lower::lower_gpu(canon, &groups, gpu.caps(), policy.fault)?)
+            Program::Gpu(gpu_program(canon, gpu.caps(), policy)?)
         }
     };
     Ok(Plan { name, prepared: device.prepare(program)? })
 }
 
-/// Let readers of a node that computes the same as an earlier one read the earlier one.
-fn merge_common(canon: &mut Canon, fault: Option<super::plan::Fault>) {
+/// What a GPU that can do `caps` runs for `canon`, common nodes merged already.
+pub(super) fn gpu_program(canon: &Canon, caps: &Caps, policy: Policy) -> Result<GpuProgram> {
+    let bindings = (caps.max_storage_bindings as usize).min(8);
+    let groups = fuse::fuse(canon, FuseLimits { rows: policy.fuse, prologue: policy.fuse, bindings });
+    lower::lower_gpu(canon, &groups, caps, policy.fault)
+}
+
+/// Let readers of a node that computes the same as an earlier one read the earlier one. Doing it again changes nothing.
+pub(super) fn merge_common(canon: &mut Canon, fault: Option<super::plan::Fault>) {
     let same = fuse::common(canon, fault);
     let redirect = |x: &mut CanonInput| {
         if let Src::Node(m, o) = x.src {

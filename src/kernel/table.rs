@@ -10,6 +10,7 @@ macro_rules! kernels {
 }
 
 kernels! {
+    "histogram": "histogram/histogram.wgsl", "counts of values in equal bins, by hand (see examples/kernel.rs)";
     "map": "elementwise/map.wgsl", "fused elementwise operations over one index space";
     "reduce": "reduce/reduce.wgsl", "sum, maximum or minimum over some dimensions, in parts";
     "arg": "reduce/arg.wgsl", "index of the largest or smallest element along a dimension";
@@ -23,6 +24,9 @@ kernels! {
     "sort_scan": "index/sort_scan.wgsl", "stable sort of an index: where each digit's run begins";
     "sort_move": "index/sort_move.wgsl", "stable sort of an index: every element to its place";
     "sort_starts": "index/sort_starts.wgsl", "where each key's run begins in a sorted index";
+    "nll": "loss/nll.wgsl", "negative log likelihood of labels, loss and weight of each row";
+    "nll_grad": "loss/nll_grad.wgsl", "its gradient";
+    "batch_norm": "norm/batch_norm.wgsl", "each channel normalised by its statistics";
     "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
     "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
     "sgd": "optim/sgd.wgsl", "gradient descent over an arena";

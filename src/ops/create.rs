@@ -41,7 +41,7 @@ impl Generator {
     }
 
     /// The pair for one more node.
-    fn next(&self) -> [u64; 2] {
+    pub(crate) fn next(&self) -> [u64; 2] {
         [self.seed, self.offset.fetch_add(1, Relaxed)]
     }
 }

@@ -1,6 +1,7 @@
 //! The operations: one row or one file each, with their `Tensor` methods.
 
 mod create;
+mod custom;
 mod row_op;
 pub mod rows;
 mod table;
@@ -8,9 +9,11 @@ mod view;
 
 pub use conv::Conv2dOptions;
 pub use create::Generator;
-pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
-pub(crate) use row_op::RowOp;
+pub use custom::CustomOp;
 pub(crate) use create::is_random;
+pub use loss::{CrossEntropy, Reduction};
+pub use norm::BatchNorm;
+pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
 pub use row_op::AsRow;
 pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
@@ -31,11 +34,14 @@ macro_rules! ops {
 }
 
 ops! {
+    conv,
+    dropout,
+    index,
+    loss,
     matmul,
+    norm,
+    pool,
     reduce,
     shape,
-    conv,
-    pool,
-    index,
     softmax,
 }

@@ -39,6 +39,10 @@ impl Op for RowOp {
         if inputs.iter().any(|m| m.shape != inputs[0].shape) {
             return Err(Error::internal(format!("{}: inputs were not broadcast", row.name)));
         }
+        let last = inputs[inputs.len() - 1].dtype;
+        if let (Sig::Number | Sig::Compare, false, Some(p)) = (row.sig, last.is_float(), slots.floats.iter().find(|p| p.fract() != 0.0)) {
+            return Err(Error::shape(format!("{}: {p} is not a whole number, the input is {last}", row.name)).help("convert with to_dtype"));
+        }
         Ok(vec![Meta::new(out_dtype(row, inputs)?, inputs[0].shape)])
     }
 

@@ -6,7 +6,7 @@ use super::view::ok;
 use crate::device::Slot;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Call, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
+use crate::graph::{Batched, Call, Fuses, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
 use crate::tensor::{DType, Layout, Meta, Shape};
 
 /// Over the last dimension.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use wgrad::nn::Param;
-use wgrad::ops::PadMode;
+use wgrad::ops::{BatchNorm, CrossEntropy, PadMode, Reduction};
 use wgrad::optim::{Adam, AdamOptions, AdamW, Optimizer, Sgd, SgdOptions};
 use wgrad::tensor::DType;
 use wgrad::{Error, Result, Tensor};
@@ -221,6 +221,25 @@ fn adam_options(c: &Case, weight_decay: f64) -> Result<AdamOptions> {
     })
 }
 
+fn reduction(c: &Case) -> Result<Reduction> {
+    match c.attrs.text("reduction", "mean")?.as_str() {
+        "none" => Ok(Reduction::None),
+        "mean" => Ok(Reduction::Mean),
+        "sum" => Ok(Reduction::Sum),
+        other => Err(Error::invalid(format!("reduction {other}"))),
+    }
+}
+
+/// How a loss of labels counts them.
+fn counting(c: &Case) -> Result<CrossEntropy> {
+    Ok(CrossEntropy {
+        weight: c.opt("weight").cloned(),
+        ignore_index: i32::try_from(c.attrs.int("ignore_index", -100)?).map_err(|e| Error::invalid(format!("ignore_index: {e}")))?,
+        reduction: reduction(c)?,
+        label_smoothing: 0.0,
+    })
+}
+
 /// Everything else.
 const CALLS: &[(&str, Call)] = &[
     ("gelu", |c| match c.attrs.text("approximate", "none")?.as_str() {
@@ -278,6 +297,24 @@ const CALLS: &[(&str, Call)] = &[
             other => return Err(Error::invalid(format!("pad: mode {other}"))),
         };
         one(c.x()?.try_pad(&c.attrs.ints("pad")?, mode))
+    }),
+    ("softmax", |c| one(c.x()?.try_softmax(c.attrs.int("dim", None)? as isize))),
+    ("log_softmax", |c| one(c.x()?.try_log_softmax(c.attrs.int("dim", None)? as isize))),
+    ("gather", |c| one(c.x()?.try_gather(c.attrs.int("dim", None)? as isize, c.get("index")?))),
+    ("index_select", |c| one(c.x()?.try_index_select(c.attrs.int("dim", None)? as isize, c.get("index")?))),
+    ("scatter_add", |c| one(c.x()?.try_scatter_add(c.attrs.int("dim", None)? as isize, c.get("index")?, c.get("src")?))),
+    ("embedding", |c| one(Tensor::try_embedding(c.get("weight")?, c.get("indices")?))),
+    ("nll_loss", |c| one(c.x()?.nll_loss_with(c.get("target")?, &counting(c)?))),
+    ("cross_entropy", |c| {
+        let options = CrossEntropy { label_smoothing: c.attrs.float("label_smoothing", 0.0)?, ..counting(c)? };
+        one(c.x()?.cross_entropy_with(c.get("target")?, &options))
+    }),
+    ("mse_loss", |c| one(c.x()?.try_mse_loss(c.get("target")?, reduction(c)?))),
+    ("batch_norm", |c| {
+        let options = BatchNorm { training: c.attrs.flag("training", false)?, momentum: c.attrs.float("momentum", 0.1)?, eps: c.attrs.float("eps", 1e-5)? };
+        let (running, affine) = ([c.get("running_mean")?, c.get("running_var")?], [c.get("weight")?, c.get("bias")?]);
+        let (y, after) = c.x()?.try_batch_norm(Some(running), Some(affine), &options)?;
+        Ok(std::iter::once(y).chain(after.into_iter().flatten()).collect())
     }),
     ("optim.sgd", |c| {
         let options = SgdOptions {

@@ -1,8 +1,13 @@
 //! The integration tests: one binary, a module for each thing that is tested.
 
+mod cli;
 mod common;
+mod fuzz;
 mod golden;
 mod golden_ops;
 mod gpu_device;
+mod op_table;
+mod ops;
+mod promises;
 mod smoke;
 mod tidy;

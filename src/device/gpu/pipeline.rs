@@ -126,6 +126,7 @@ impl Gpu {
     /// The one place that compiles kernels, and counts it. Inside a scope.
     fn create_pipeline(&self, label: &str, text: &str, trusted: bool, layout: &wgpu::PipelineLayout) -> wgpu::ComputePipeline {
         Counters::add(&self.counters.pipelines, 1);
+        crate::env::tell(4, || format!("pipeline {label}:\n{text}"));
         let unchecked = trusted && !self.options.validate;
         let source = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(text.into()) };
         let module = if unchecked {

@@ -186,7 +186,7 @@ mod tests {
         let x: Vec<f32> = (0..meta.numel()).map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.4) * (1.0 + (i % 13) as f32)).collect();
         let input = CpuView::new(meta, bytemuck::cast_slice(&x));
         let out = op.infer(&Slots::none(), &[meta]).unwrap()[0];
-        let mut run = |threads: Option<usize>| {
+        let run = |threads: Option<usize>| {
             let mut y = vec![0f32; out.numel()];
             let mut view = [CpuViewMut::new(out, bytemuck::cast_slice_mut(&mut y))];
             match threads {

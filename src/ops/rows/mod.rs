@@ -25,6 +25,8 @@ use std::sync::LazyLock;
 pub struct Row {
     /// The name: file, table and GPU label use it.
     pub name: &'static str,
+    /// What it computes, as a formula.
+    pub doc: &'static str,
     /// How many inputs, 0 to 3. Zero-input rows (fill, uniform) depend on slots and the element's index only; they are never
     /// stored for backward but computed again wherever they are used.
     pub arity: usize,
@@ -182,7 +184,7 @@ macro_rules! rows {
             const NAMES: &[&str] = &[$(stringify!($x)),*];
             const FLOATS: &[&str] = &[$($(stringify!($p)),+)?];
             $crate::ops::rows::Row {
-                name: stringify!($name), arity: NAMES.len(), floats: FLOATS.len(), ints: 0,
+                name: stringify!($name), doc: concat!($($doc),*).trim_ascii(), arity: NAMES.len(), floats: FLOATS.len(), ints: 0,
                 sig: $sig, wgsl: $wgsl, value: definition, block: Some(block),
                 slopes: &[$($slope),*] as &[Slope],
                 domain: &[$($domain),*], kinks: &[$($kink),*], samples: &[$(&[$($sample),*]),*], ulp: $ulp,

@@ -11,6 +11,7 @@ use crate::tensor::DType;
 /// What sources have in common.
 const SOURCE: Row = Row {
     name: "",
+    doc: "",
     arity: 0,
     floats: 0,
     ints: 0,
@@ -33,10 +34,11 @@ const SEEDED: Row = Row { arity: 1, ints: 2, sig: Sig::Cast(DType::F32), slopes:
 
 pub(super) static TABLE: &[Row] = &[
     // The float slot, everywhere.
-    Row { name: "fill", floats: 1, wgsl: "p0", value: |a| a.p[0], block: Some(|_, p, _, _, out| out.fill(p[0])), samples: &[&[1.5]], ..SOURCE },
+    Row { name: "fill", doc: "one value", floats: 1, wgsl: "p0", value: |a| a.p[0], block: Some(|_, p, _, _, out| out.fill(p[0])), samples: &[&[1.5]], ..SOURCE },
     // start + i step, in wrapping 32-bit arithmetic; slots (start, step).
     Row {
         name: "iota",
+        doc: "start + step i",
         ints: 2,
         sig: Sig::Source(DType::I32),
         wgsl: "bitcast<i32>(q0 + i * q1)",
@@ -46,6 +48,7 @@ pub(super) static TABLE: &[Row] = &[
     // Uniform in [0, 1).
     Row {
         name: "uniform",
+        doc: "uniform in [0, 1)",
         wgsl: "uniform01(philox_word(vec2<u32>(q0, q0h), i, vec2<u32>(q1, q1h)))",
         value: |a| f64::from(uniform(word(a.q[0], a.q[1], a.i))),
         block: Some(|_, _, q, first, out| words(q, first, out, uniform)),
@@ -53,6 +56,7 @@ pub(super) static TABLE: &[Row] = &[
     },
     Row {
         name: "uniform_seeded",
+        doc: "uniform in [0, 1), of one model's seed",
         wgsl: "uniform01(philox_word(vec2<u32>(x, 0u), i % q1, vec2<u32>(q0, q0h)))",
         value: |a| f64::from(uniform(seeded_word(a))),
         block: Some(|x, _, q, first, out| seeded(x[0], q, first, out, 4, |w, k| uniform(w[k]))),
@@ -61,6 +65,7 @@ pub(super) static TABLE: &[Row] = &[
     // Standard normal.
     Row {
         name: "normal",
+        doc: "standard normal",
         wgsl: "normal01(philox_pair(vec2<u32>(q0, q0h), i, vec2<u32>(q1, q1h)))",
         value: |a| normal(pair(a.q[0], a.q[1], a.i)),
         block: Some(|_, _, q, first, out| out.iter_mut().enumerate().for_each(|(n, o)| *o = normal(pair(q[0], q[1], first + n)) as f32)),
@@ -69,6 +74,7 @@ pub(super) static TABLE: &[Row] = &[
     },
     Row {
         name: "normal_seeded",
+        doc: "standard normal, of one model's seed",
         wgsl: "normal01(philox_pair(vec2<u32>(x, 0u), i % q1, vec2<u32>(q0, q0h)))",
         value: |a| normal(pair(seed(a), a.q[0], a.i % a.q[1] as usize)),
         block: Some(|x, _, q, first, out| seeded(x[0], q, first, out, 2, |w, k| normal([w[2 * k], w[2 * k + 1]]) as f32)),
@@ -78,6 +84,7 @@ pub(super) static TABLE: &[Row] = &[
     // Dropout's mask: 0 with probability p, else 1 / (1 - p).
     Row {
         name: "bernoulli",
+        doc: "0 with probability p, else 1 / (1 - p)",
         floats: 1,
         wgsl: "select(0.0, 1.0 / (1.0 - p0), uniform01(philox_word(vec2<u32>(q0, q0h), i, vec2<u32>(q1, q1h))) >= p0)",
         value: |a| keep(word(a.q[0], a.q[1], a.i), a.p[0]),
@@ -91,6 +98,7 @@ pub(super) static TABLE: &[Row] = &[
     },
     Row {
         name: "bernoulli_seeded",
+        doc: "0 with probability p, else 1 / (1 - p), of one model's seed",
         floats: 1,
         wgsl: "select(0.0, 1.0 / (1.0 - p0), uniform01(philox_word(vec2<u32>(x, 0u), i % q1, vec2<u32>(q0, q0h))) >= p0)",
         value: |a| keep(seeded_word(a), a.p[0]),

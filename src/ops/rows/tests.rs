@@ -78,7 +78,7 @@ fn slope_rows_are_the_slopes_of_their_rows() {
 /// The same for slopes that are tensor expressions, run in f64.
 #[test]
 fn slope_expressions_are_the_slopes_of_their_rows() {
-    let (h, device) = (1e-5, crate::Device::cpu().unwrap());
+    let (h, device) = (1e-5, crate::device::Device::cpu().unwrap());
     for r in all().filter(|r| r.ints == 0) {
         for p in r.samples {
             let xs = points(r, 50);
