@@ -198,6 +198,7 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
                 let lines = explain::describe(&canon);
                 let (name, nearest) = (mode::current_plan_name(), explain::nearest(&lines, &state.described));
                 crate::env::tell(3, || format!("plan {name} on {}: {} nodes; {nearest}", engine.device.short_name(), canon.nodes.len()));
+                crate::env::tell(4, || lines.join("\n"));
                 state.described.push((name, lines));
             }
             let plan = Arc::new(plan::build(&mut canon, &engine.device, mode::current_plan_name(), state.policy)?);
