@@ -330,7 +330,8 @@ fn commit(canon: &Canon, outputs: &[Storage]) -> Vec<Value> {
     for (_, node) in canon.run.iter().enumerate().filter(|&(i, _)| canon.history[i]) {
         let saves = node.op.saves();
         let inputs = node.body().inputs.clone();
-        let keep = |n: usize, v: &Value| if node.scope != 0 { v.base().node.scope != node.scope } else { saves.inputs >> n & 1 == 1 };
+        let outside = |v: &Value| v.base().node.scope != node.scope || !v.base().carries_grad();
+        let keep = |n: usize, v: &Value| if node.scope != 0 { outside(v) } else { saves.inputs >> n & 1 == 1 };
         let mut kept: Vec<Tensor> = inputs.iter().enumerate().filter(|&(n, v)| keep(n, v)).map(|(_, v)| Tensor::of(v.clone())).collect();
         ended.extend(inputs);
         std::mem::swap(&mut node.body().kept, &mut kept);
