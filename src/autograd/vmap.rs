@@ -108,7 +108,10 @@ impl Rewrite {
         let stacked = inputs.iter().map(|v| self.stacked(v)).collect::<Result<Vec<_>>>()?;
         let metas: Vec<Meta> = if inputs.is_empty() { node.outs.iter().map(|o| o.meta).collect() } else { inputs.iter().map(|v| *v.meta()).collect() };
         let ctx = Batched { inputs: &stacked, metas: &metas, slots: &node.slots, k: self.k, seeds: self.seeds.as_ref() };
-        let outs = graph::with_phase(node.phase, || graph::with_scope(node.scope, || node.op.batch(&ctx)))?;
+        // What the function recorded without history (a gradient inside it) has none for K models either.
+        let history = graph::grad_enabled() && node.requires_grad;
+        let record = || graph::with_scope(node.scope, || graph::with_grad_mode(history, || node.op.batch(&ctx)));
+        let outs = graph::with_phase(node.phase, record)?;
         for (out, slot) in outs.iter().zip(&node.outs) {
             let want = slot.meta.shape.with(0, self.k);
             if *out.shape() != want {

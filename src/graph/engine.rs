@@ -198,6 +198,7 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
                 let lines = explain::describe(&canon);
                 let (name, nearest) = (mode::current_plan_name(), explain::nearest(&lines, &state.described));
                 crate::env::tell(3, || format!("plan {name} on {}: {} nodes; {nearest}", engine.device.short_name(), canon.nodes.len()));
+                crate::env::tell(4, || lines.join("\n"));
                 state.described.push((name, lines));
             }
             let plan = Arc::new(plan::build(&mut canon, &engine.device, mode::current_plan_name(), state.policy)?);
@@ -339,11 +340,8 @@ fn commit(canon: &Canon, outputs: &[Storage]) -> Vec<Value> {
     for (_, node) in canon.run.iter().enumerate().filter(|&(i, _)| canon.history[i]) {
         let saves = node.op.saves();
         let inputs = node.body().inputs.clone();
-        // As in `canon`, which decided what is stored.
-        let keep = |n: usize, v: &Value| {
-            let base = &v.base().node;
-            if node.scope != 0 { base.scope != node.scope || !base.body().history } else { saves.inputs >> n & 1 == 1 }
-        };
+        let outside = |v: &Value| v.base().node.scope != node.scope || !v.base().carries_grad();
+        let keep = |n: usize, v: &Value| if node.scope != 0 { outside(v) } else { saves.inputs >> n & 1 == 1 };
         let mut kept: Vec<Tensor> = inputs.iter().enumerate().filter(|&(n, v)| keep(n, v)).map(|(_, v)| Tensor::of(v.clone())).collect();
         ended.extend(inputs);
         std::mem::swap(&mut node.body().kept, &mut kept);

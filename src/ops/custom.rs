@@ -146,7 +146,9 @@ impl CustomOp {
             return Err(Error::invalid(format!("{}: an operation needs an input", d.name)));
         };
         if first.device().is_gpu() && d.wgsl.is_none() && !d.on_host {
-            return Err(Error::kernel(format!("{}: has no kernel for {}", d.name, first.device().short_name())).help("give it one with wgsl(), or allow on_host()"));
+            return Err(
+                Error::kernel(format!("{}: has no kernel for {}", d.name, first.device().short_name())).help("give it one with wgsl(), or allow on_host()")
+            );
         }
         // Its kernel knows whole contiguous values only.
         let whole = |t: &&Tensor| {

@@ -195,9 +195,11 @@ fn work_on_the_host_is_asked_for_and_counted() {
 #[test]
 fn what_a_custom_op_refuses_names_it() {
     let device = cpu();
-    let op = CustomOp::new("pick", |x| if x[0].shape.rank() == 1 { Ok(vec![x[0]]) } else { Err(wgrad::Error::shape("takes a vector")) }, |_, _, _| {
-        Err(wgrad::Error::data("the data are bad"))
-    });
+    let op = CustomOp::new(
+        "pick",
+        |x| if x[0].shape.rank() == 1 { Ok(vec![x[0]]) } else { Err(wgrad::Error::shape("takes a vector")) },
+        |_, _, _| Err(wgrad::Error::data("the data are bad")),
+    );
     assert_eq!(op.apply(&[&tensor(1, &[2, 2], &device)], &[]).unwrap_err().message(), "pick: takes a vector");
     let x = tensor(1, &[2], &device).requires_grad().unwrap();
     let y = op.apply(&[&x], &[]).unwrap();

@@ -3,9 +3,9 @@
 mod counters;
 mod custom;
 mod failure;
-mod interop;
 mod fusion;
 mod history;
+mod interop;
 mod memory;
 mod models;
 mod plans;
