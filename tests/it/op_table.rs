@@ -53,7 +53,7 @@ pub fn op_cases() -> Vec<Case> {
 fn order(row: &Row) -> Order {
     let slope = |s: &Slope| match s {
         Slope::None => Order::Zero,
-        Slope::Row(name) if order(rows::row(name)) == Order::Zero => Order::First,
+        Slope::Row(name) if rows::row(name).slopes.iter().any(|s| matches!(s, Slope::None)) => Order::First,
         _ => Order::Any,
     };
     let differentiable = matches!(row.sig, Sig::Float | Sig::Number | Sig::Select | Sig::Cast(DType::F32 | DType::F64));
@@ -125,7 +125,8 @@ fn sources(row: &'static Row) -> Vec<Case> {
         "normal" => Box::new(|x| Ok(vec![Tensor::randn([5, 7], &Generator::restore(7, 1 << 33), x[0].device())?])),
         "uniform_seeded" => seeded(|x| Tensor::rand([13], &Generator::new(0), x.device())),
         "normal_seeded" => seeded(|x| Tensor::randn([13], &Generator::new(0), x.device())),
-        "bernoulli" | "bernoulli_seeded" => return Vec::new(),
+        "bernoulli" => Box::new(|x| Ok(vec![x[0].dropout(0.3, true, &Generator::new(7))])),
+        "bernoulli_seeded" => seeded(|x| Ok(x.dropout(0.3, true, &Generator::new(0)))),
         other => panic!("the row {other} has no sample: name its public door here"),
     };
     let shape: &[usize] = if row.name.ends_with("_seeded") { &[3, 13] } else { &[5, 7] };
@@ -144,6 +145,14 @@ pub enum Lay {
     Sliced,
     /// One dimension repeated.
     Broadcast,
+}
+
+const LAYS: [Lay; 4] = [Lay::Contiguous, Lay::Transposed, Lay::Sliced, Lay::Broadcast];
+
+/// The layouts in which a case is run: all where its inputs have room for them.
+pub fn lays(case: &Case) -> Vec<Lay> {
+    let size = draw(case, 0).iter().map(|v| v.numbers.len()).max().unwrap_or(0);
+    LAYS.into_iter().filter(|l| *l == Lay::Contiguous || size > 1 && size < 5000).collect()
 }
 
 /// The values of an input.
