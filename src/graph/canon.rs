@@ -338,7 +338,7 @@ impl Builder {
                 if let (Src::Node(m, o), Some(l)) = (x.src, leaf(input)) {
                     let producer = &self.canon.nodes[m as usize];
                     let whole = x.layout.is_contiguous() && producer.outs[o as usize].numel() == x.layout.shape.numel();
-                    if whole && !producer.source && placed.insert((m, o)) {
+                    if whole && !producer.source && !producer.op.keeps_bindings() && placed.insert((m, o)) {
                         wanted.push((m, o, Place::Arena(l, slice)));
                     }
                 }

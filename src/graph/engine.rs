@@ -140,6 +140,16 @@ pub fn plan_names(device: &Device) -> Vec<String> {
     Engine::of(device).lock().built.clone()
 }
 
+impl Device {
+    /// Compute everything that this thread has recorded on this device and that a live handle still names, as [`flush`] does.
+    ///
+    /// # Errors
+    /// Device failures: memory, a kernel that the driver refuses, a lost device. What was pending stays pending.
+    pub fn flush(&self) -> Result<()> {
+        flush(self)
+    }
+}
+
 /// Compute everything that this thread has recorded on `device` and that a live handle still names.
 ///
 /// # Errors

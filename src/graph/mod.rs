@@ -8,6 +8,8 @@ mod canon;
 mod engine;
 mod explain;
 mod fuse;
+#[cfg(feature = "gpu")]
+mod interop;
 pub mod lower;
 mod memory;
 mod mode;
@@ -26,6 +28,8 @@ pub use engine::{Planned, plan_with};
 pub use engine::{flush, plan_names};
 pub use lower::launch::{Call, LaunchCtx, Operand};
 pub(crate) use mode::{Phase, scope, with_phase, with_scope};
+#[cfg(feature = "gpu")]
+pub use interop::WgpuSlice;
 pub use mode::{PlanName, grad_enabled, no_grad, plan_name, with_grad_mode};
 pub(crate) use node::{GradSlot, Node, NodeState, Value, next_id};
 pub use op::{Arenas, Batched, Fuses, Key, Op, Saved, Saves};

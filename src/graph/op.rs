@@ -126,6 +126,17 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Whether each input and output must have a buffer of its own, because the kernel's text says how each is bound and cannot be changed.
+    fn keeps_bindings(&self) -> bool {
+        false
+    }
+
+    /// Whether it has no kernel, so that on a GPU the host computes it as it is recorded, from values that are read back for it. Each time is counted as a
+    /// `host_fallbacks`; no operation of the table does this.
+    fn host_only(&self) -> bool {
+        false
+    }
+
     /// The definition: plain loops, accumulating in f64, filling every output.
     fn cpu(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>]) -> Result<()>;
 

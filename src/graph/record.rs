@@ -3,8 +3,9 @@
 use super::engine::{self, Engine};
 use super::mode;
 use super::node::{Body, Node, NodeState, OutSlot, Value, next_id};
-use super::op::Op;
+use super::op::{Op, Saves};
 use super::{GradSlot, Slots, Tensor};
+use crate::device::cpu::{CpuView, CpuViewMut};
 use crate::device::{Counters, Storage};
 use crate::env;
 use crate::error::{Error, Result};
@@ -125,8 +126,12 @@ impl Tensor {
             }
             _ => None,
         };
-        let values: SmallVec<[Value; 3]> = inputs.iter().map(|t| t.value().clone()).collect();
-        let is_view = view.is_some();
+        let done = if engine.device.is_gpu() && op.host_only() { Some(on_host(op.as_ref(), &slots, inputs, &outs, engine)?) } else { None };
+        let is_pending = view.is_none() && done.is_none();
+        let saves = if done.is_some() && requires_grad { op.saves() } else { Saves::NONE };
+        let kept = inputs.iter().enumerate().filter(|(n, _)| saves.inputs >> n & 1 == 1).map(|(_, t)| (*t).clone()).collect();
+        let values = if done.is_some() && !requires_grad { SmallVec::new() } else { inputs.iter().map(|t| t.value().clone()).collect() };
+        let state = done.map_or(NodeState::Pending, NodeState::Done);
         let node = Arc::new(Node {
             id: next_id(),
             op,
@@ -140,10 +145,10 @@ impl Tensor {
             arena: None,
             outs: outs.into_iter().map(|meta| OutSlot { meta, handles: AtomicU32::new(0), consumers: AtomicU32::new(0) }).collect(),
             view,
-            body: Mutex::new(Body { state: NodeState::Pending, inputs: values, kept: Vec::new(), history: requires_grad }),
+            body: Mutex::new(Body { state, inputs: values, kept, history: requires_grad }),
         });
         Counters::add(&node.engine.device.counter_cells().nodes, 1);
-        if !is_view {
+        if is_pending {
             for v in &node.body().inputs {
                 v.base().slot().consumers.fetch_add(1, Relaxed);
             }
@@ -204,6 +209,29 @@ impl Value {
     pub fn carries_grad(&self) -> bool {
         self.node.grad.is_some() || (self.node.requires_grad && self.node.body().history)
     }
+}
+
+/// The outputs of an op that has no kernel for a GPU: its definition, on the host.
+fn on_host(op: &dyn Op, slots: &Slots, inputs: &[&Tensor], outs: &[Meta], engine: &Arc<Engine>) -> Result<SmallVec<[Option<Storage>; 1]>> {
+    // Whole words, so that they are aligned for any element.
+    let aligned = |bytes: &[u8]| {
+        let mut words = vec![0u64; bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        words
+    };
+    let given = inputs.iter().map(|t| Ok(aligned(&t.to_data()?.to_bytes()))).collect::<Result<Vec<Vec<u64>>>>()?;
+    let views: Vec<CpuView<'_>> = inputs.iter().zip(&given).map(|(t, w)| CpuView::new(*t.meta(), &bytemuck::cast_slice(w)[..t.meta().bytes()])).collect();
+    let mut made: Vec<Vec<u64>> = outs.iter().map(|m| vec![0; m.bytes().div_ceil(8)]).collect();
+    let mut results: Vec<CpuViewMut<'_>> =
+        outs.iter().zip(&mut made).map(|(m, w)| CpuViewMut::new(*m, &mut bytemuck::cast_slice_mut(w)[..m.bytes()])).collect();
+    op.cpu(slots, &views, &mut results)?;
+    Counters::add(&engine.device.counter_cells().host_fallbacks, 1);
+    let upload = |(m, w): (&Meta, &Vec<u64>)| {
+        let storage = engine.alloc(m.bytes())?;
+        engine.device.upload(&storage, &bytemuck::cast_slice(w)[..m.bytes()])?;
+        Ok(Some(storage))
+    };
+    outs.iter().zip(&made).map(upload).collect()
 }
 
 /// A pending graph above WGRAD_MAX_PENDING nodes (or bytes) is run. Counted, never timed: the cuts are the same in every run.

@@ -142,13 +142,13 @@ impl Tensor {
 
     /// Compute the value, if it is pending, and give the contiguous storage it lies in.
     pub(crate) fn materialize(&self) -> Result<Storage> {
-        let flat = self.contiguous_value()?;
+        let flat = self.flat()?;
         engine::execute(flat.engine(), std::slice::from_ref(flat.value()), &[])?;
         flat.whole_storage()
     }
 
     /// This tensor, or a copy of it whose elements fill a buffer of their own in row-major order.
-    fn contiguous_value(&self) -> Result<Tensor> {
+    pub(super) fn flat(&self) -> Result<Tensor> {
         let (base, layout) = self.value.resolve();
         let whole = layout.is_contiguous() && base.meta().numel() == layout.shape.numel();
         if whole { Ok(self.clone()) } else { crate::ops::contiguous_copy(self) }
@@ -167,7 +167,7 @@ impl Tensor {
         if meta.numel() == 0 {
             return Ok(Reading { meta, readback: None });
         }
-        let flat = self.contiguous_value()?;
+        let flat = self.flat()?;
         let readback = engine::execute(flat.engine(), std::slice::from_ref(flat.value()), std::slice::from_ref(flat.value()))?;
         Ok(Reading { meta, readback })
     }

@@ -1,6 +1,7 @@
 //! The operations: one row or one file each, with their `Tensor` methods.
 
 mod create;
+mod custom;
 mod row_op;
 pub mod rows;
 mod table;
@@ -8,6 +9,7 @@ mod view;
 
 pub use conv::Conv2dOptions;
 pub use create::Generator;
+pub use custom::CustomOp;
 pub(crate) use create::is_random;
 pub use loss::{CrossEntropy, Reduction};
 pub use norm::BatchNorm;

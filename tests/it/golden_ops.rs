@@ -195,6 +195,7 @@ fn reduced(c: &Case, f: fn(&Tensor, &[isize], bool) -> Result<Tensor>) -> Result
     one(f(c.x()?, &c.attrs.ints("dim")?, c.attrs.flag("keepdim", false)?))
 }
 
+/// How the losses of elements are put together.
 fn reduction(c: &Case) -> Result<Reduction> {
     match c.attrs.text("reduction", "mean")?.as_str() {
         "none" => Ok(Reduction::None),
@@ -204,6 +205,7 @@ fn reduction(c: &Case) -> Result<Reduction> {
     }
 }
 
+/// How a loss of labels counts them.
 fn classes(c: &Case, smoothing: bool) -> Result<CrossEntropy> {
     let ignored = c.attrs.int("ignore_index", -100)?;
     Ok(CrossEntropy {

@@ -242,6 +242,22 @@ impl Gpu {
         })
     }
 
+    /// A caller's buffer as a value of `bytes` bytes, which it must hold and which kernels must be able to bind.
+    pub(crate) fn import_value(self: &Arc<Self>, buffer: wgpu::Buffer, bytes: usize) -> Result<Storage> {
+        let name = self.info.short_name();
+        if buffer.size() < bytes as u64 {
+            return Err(Error::shape(format!("{name}: a buffer of {} bytes does not hold {bytes}", buffer.size())));
+        }
+        let limit = self.info.caps.max_binding_bytes;
+        if bytes as u64 > limit {
+            return Err(Error::shape(format!("{name}: a value of {bytes} bytes is above the {limit} that can be bound")));
+        }
+        if !buffer.usage().contains(wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC) {
+            return Err(Error::invalid(format!("{name}: the buffer was made for {:?}", buffer.usage())).help("make it with STORAGE and COPY_SRC at least"));
+        }
+        Ok(Storage { buffer: Buffer::Gpu(self.import(buffer)), offset: 0, bytes })
+    }
+
     /// Copy host bytes into a buffer, before everything that is submitted later. Offset and length are multiples of 4.
     pub fn upload(&self, buffer: &GpuBuffer, offset: usize, bytes: &[u8]) -> Result<()> {
         if !offset.is_multiple_of(4) || !bytes.len().is_multiple_of(4) || offset + bytes.len() > buffer.size {

@@ -16,6 +16,8 @@ pub use program::Prepared;
 pub use readback::Readback;
 /// The wgpu that this library was built with, for callers who bring their own device.
 pub use wgpu;
+/// A caller's buffer, under a name that other modules may use.
+pub use wgpu::Buffer as CallersBuffer;
 
 use super::{Caps, CounterValues, Counters, Device, Kind, select};
 use crate::env;

@@ -88,14 +88,39 @@ impl<'a> LaunchCtx<'a> {
         let kernel = kernel::find(name)?;
         crate::graph::watch::launched(kernel.name);
         let label = self.label.to_string();
-        Ok(Call { ctx: self, emit: Emit::new(kernel), bindings: Vec::new(), words: Vec::new(), flops: 0, label })
+        Ok(Call { ctx: self, text: Text::Ours(Emit::new(kernel)), bindings: Vec::new(), words: Vec::new(), flops: 0, label })
+    }
+
+    /// Begin a launch of a whole module that a user wrote: it runs as it is, with all checks. Its bindings are declared in it, so an op that uses
+    /// this must not let them change: see [`Op::keeps_bindings`](crate::graph::Op::keeps_bindings).
+    pub fn call_text(&mut self, text: &Arc<str>) -> Call<'_, 'a> {
+        let label = self.label.to_string();
+        Call { ctx: self, text: Text::Theirs(text.clone()), bindings: Vec::new(), words: Vec::new(), flops: 0, label }
+    }
+}
+
+/// The module of a launch.
+enum Text {
+    /// A variant of one of our shaders.
+    Ours(Emit),
+    /// A user's, as it is.
+    Theirs(Arc<str>),
+}
+
+impl Text {
+    /// Change the module; a user's is not ours to change, and no op that calls one tries to.
+    fn edit(&mut self, f: impl FnOnce(&mut Emit)) {
+        match self {
+            Text::Ours(emit) => f(emit),
+            Text::Theirs(_) => debug_assert!(false, "a user's module stays as it is"),
+        }
     }
 }
 
 /// One launch in the making. Bindings and words come in the order in which the shader declares and reads them.
 pub struct Call<'c, 'a> {
     ctx: &'c mut LaunchCtx<'a>,
-    emit: Emit,
+    text: Text,
     bindings: Vec<(BindingText, Binding)>,
     words: Vec<Word>,
     flops: u64,
@@ -105,19 +130,19 @@ pub struct Call<'c, 'a> {
 impl Call<'_, '_> {
     /// Replace the value of `const name` in the shader.
     pub fn set(mut self, name: &str, value: impl std::fmt::Display) -> Self {
-        self.emit.set_const(name, &value.to_string());
+        self.text.edit(|e| e.set_const(name, &value.to_string()));
         self
     }
 
     /// Replace the type of `alias name` in the shader.
     pub fn alias(mut self, name: &str, wgsl_type: &str) -> Self {
-        self.emit.set_alias(name, wgsl_type);
+        self.text.edit(|e| e.set_alias(name, wgsl_type));
         self
     }
 
     /// Replace the body of the hook function `name` in the shader.
     pub fn hook(mut self, name: &str, body: &str) -> Self {
-        self.emit.set_hook(name, body);
+        self.text.edit(|e| e.set_hook(name, body));
         self
     }
 
@@ -193,7 +218,7 @@ impl Call<'_, '_> {
     /// Without a prologue the shader's own body stands.
     pub fn with_prologue(mut self) -> Self {
         if let Some(steps) = self.ctx.prologue {
-            steps.emit_prologue(&mut self.emit, &mut self.bindings, &mut self.words);
+            self.text.edit(|e| steps.emit_prologue(e, &mut self.bindings, &mut self.words));
         }
         self
     }
@@ -203,7 +228,7 @@ impl Call<'_, '_> {
     pub fn with_epilogue(mut self) -> Result<Self> {
         match self.ctx.epilogue {
             Some(steps) => {
-                steps.emit_epilogue(&mut self.emit, &mut self.bindings, &mut self.words);
+                self.text.edit(|e| steps.emit_epilogue(e, &mut self.bindings, &mut self.words));
                 Ok(self)
             }
             None => self.output("y", 0),
@@ -240,11 +265,14 @@ impl Call<'_, '_> {
             return Err(Error::internal(format!("{}: {} storage bindings, the device has {limit}", self.label, self.bindings.len())));
         }
         let texts: Vec<BindingText> = self.bindings.iter().map(|(t, _)| t.clone()).collect();
-        let text = self.emit.finish(&texts, self.words.len())?;
+        let (text, trusted) = match self.text {
+            Text::Ours(emit) => (emit.finish(&texts, self.words.len())?.into(), true),
+            Text::Theirs(text) => (text, false),
+        };
         self.ctx.program.launches.push(Launch {
             label: self.label.into(),
-            text: text.into(),
-            trusted: true,
+            text,
+            trusted,
             bindings: self.bindings.into_iter().map(|(_, b)| b).collect(),
             words: self.words,
             grid,

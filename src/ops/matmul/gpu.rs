@@ -23,14 +23,15 @@ enum Reads {
 }
 
 /// The widest reads that the operand's layout allows. `k` and `across` are the sizes; the strides are those of k and of rows (or columns).
-/// Depends on the model's sizes and on how it lies, not on a batch: only the dimension that is read in fours must be a multiple of four.
+/// Depends on the model's sizes and on how it lies, never on a batch, so that a last batch of another size needs no other kernel: a lone column
+/// (`[k, 1]`, where k may be the batch) is not read along k, though it could be.
 fn reads(o: &Operand, k: (usize, isize), across: (usize, isize)) -> Reads {
     let fours = |d: (usize, isize)| d.0.is_multiple_of(4) && d.1 == 1;
     let lead = leading(&o.layout);
     let even = o.aligned && lead.shape.iter().zip(lead.strides()).all(|(&n, &s)| n == 1 || s % 4 == 0);
-    if even && fours(k) && (across.1 % 4 == 0 || across.0 == 1) {
+    if even && fours(k) && across.1 % 4 == 0 {
         Reads::AlongK
-    } else if even && fours(across) && (k.1 % 4 == 0 || k.0 == 1) {
+    } else if even && fours(across) && k.1 % 4 == 0 {
         Reads::Across
     } else {
         Reads::Single

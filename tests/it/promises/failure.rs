@@ -105,3 +105,41 @@ fn out_of_memory_in_the_system_is_an_error_and_the_process_goes_on() {
         assert!(out.status.success() && said.contains("1 passed"), "{child}: {said}");
     }
 }
+
+#[test]
+fn a_label_out_of_range_is_an_error_that_names_the_operation_and_the_limit() {
+    for device in devices() {
+        let logits = tensor(1, &[4, 10], &device);
+        for (labels, good) in [([0, 9, 3, 4], true), ([0, 10, 3, 4], false), ([0, 9, -1, 4], false), ([1, 1, 1, 1], true)] {
+            let target = wgrad::Tensor::new(labels, [4], &device).unwrap();
+            match logits.cross_entropy(&target).item() {
+                Ok(loss) => assert!(good && loss.is_finite(), "{device:?} {labels:?}: {loss}"),
+                Err(e) => {
+                    assert!(!good && matches!(e.kind(), ErrorKind::Data(_)), "{device:?} {labels:?}: {e}");
+                    assert_eq!(e.message(), "cross_entropy: target out of range: must be in 0..10", "{device:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_label_out_of_range_in_training_is_the_next_reads_error() {
+    for device in devices() {
+        let w = wgrad::nn::Param::new(&tensor(1, &[6, 10], &device)).unwrap();
+        let mut optimizer = super::sgd(vec![w.clone()], 0.1);
+        let x = tensor(2, &[4, 6], &device);
+        let mut step = |labels: [i32; 4]| {
+            let loss = x.matmul(&w.tensor()).cross_entropy(&wgrad::Tensor::new(labels, [4], &device)?);
+            loss.backward()?;
+            wgrad::optim::Optimizer::step(&mut optimizer)?;
+            wgrad::optim::Optimizer::zero_grad(&optimizer);
+            loss.item()
+        };
+        step([0, 1, 2, 3]).unwrap();
+        let e = step([0, 1, 12, 3]).unwrap_err();
+        assert_eq!(e.message(), "cross_entropy: target out of range: must be in 0..10", "{device:?}");
+        // Said once; the next step is as good as any.
+        step([0, 1, 2, 3]).unwrap();
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::{cpu, gpu, tensor};
 use wgrad::graph::{flush, no_grad};
+use wgrad::ops::Conv2dOptions;
 
 #[test]
 fn a_forward_pass_without_gradients_holds_three_activations() {
@@ -18,5 +19,24 @@ fn a_forward_pass_without_gradients_holds_three_activations() {
         println!("{}: {:.2} activations", device.short_name(), peak as f64 / activation as f64);
         assert!(peak <= 3 * activation + windows, "{device:?}: {peak} bytes are {:.2} activations", peak as f64 / activation as f64);
         drop(y);
+    }
+}
+
+#[test]
+fn a_convolution_and_its_gradients_reserve_nothing_of_the_size_of_all_windows() {
+    for device in std::iter::once(cpu()).chain(gpu()) {
+        let options = Conv2dOptions { padding: [2, 2], ..Default::default() };
+        let (n, c, o, size, kernel) = (8, 16, 16, 32, 5);
+        let x = tensor(1, &[n, c, size, size], &device).requires_grad().unwrap();
+        let w = tensor(2, &[o, c, kernel, kernel], &device).requires_grad().unwrap();
+        let windows = (n * size * size * c * kernel * kernel * 4) as u64;
+        let (before, calls) = (device.counters().bytes_reserved, device.counters().create_buffer);
+        x.conv2d(&w, None, options).square().sum_all().backward().unwrap();
+        flush(&device).unwrap();
+        let (reserved, calls) = (device.counters().bytes_reserved - before, device.counters().create_buffer - calls);
+        println!("{}: {reserved} bytes in {calls} buffers; all windows are {windows} bytes", device.short_name());
+        assert_eq!(x.grad().unwrap().shape(), x.shape());
+        // Together, not only each alone, they are a small part of it: the result, the gradients, and what a split sum needs.
+        assert!(reserved < windows / 2, "{device:?}: {reserved} bytes reserved, all windows are {windows}");
     }
 }

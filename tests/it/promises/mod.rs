@@ -1,7 +1,9 @@
 //! What the graph promises: a test for each promise, named for it, on the CPU backend and on a GPU. See `ARCHITECTURE.md`, "What the graph promises".
 
 mod counters;
+mod custom;
 mod failure;
+mod interop;
 mod fusion;
 mod history;
 mod memory;

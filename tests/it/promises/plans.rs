@@ -210,6 +210,7 @@ fn a_chain_with_history_is_walked_and_dropped() {
 #[test]
 fn the_least_recently_used_plan_goes_first() {
     let device = super::cpu();
+    let _keeps_the_plans = tensor(1, &[1], &device);
     let run = |n: usize| {
         let x = tensor(1, &[n], &device);
         counted(&device, || (&x + 1.0).to_vec::<f32>().unwrap()).1.plans_built
