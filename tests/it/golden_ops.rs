@@ -331,8 +331,7 @@ const CALLS: &[(&str, Call)] = &[
     }),
     ("batch_norm", |c| {
         let pair = |a, b| c.opt(a).zip(c.opt(b)).map(|(a, b)| [a, b]);
-        let options =
-            BatchNorm { training: c.attrs.flag("training", false)?, momentum: c.attrs.float("momentum", 0.1)?, eps: c.attrs.float("eps", 1e-5)? };
+        let options = BatchNorm { training: c.attrs.flag("training", false)?, momentum: c.attrs.float("momentum", 0.1)?, eps: c.attrs.float("eps", 1e-5)? };
         let (y, running) = c.x()?.try_batch_norm(pair("running_mean", "running_var"), pair("weight", "bias"), &options)?;
         Ok(std::iter::once(y).chain(running.into_iter().flatten()).collect())
     }),

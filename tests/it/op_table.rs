@@ -323,7 +323,8 @@ fn seeds(outputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     outputs.iter().enumerate().map(one).collect()
 }
 
-/// The outputs of a case, and the gradient of each float input where there is one; where `twice`, then the gradients of a weighted sum of these.
+/// The outputs of a case, and the gradient of each float input where there is one; where `twice`, then the gradients of a weighted sum of these, by the inputs
+/// and by what the outputs were fed with.
 pub fn record(case: &Case, inputs: &[Tensor], twice: bool) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
     let outputs = (case.run)(inputs)?;
     let floats: Vec<&Tensor> = inputs.iter().filter(|t| t.dtype().is_float()).collect();
@@ -331,11 +332,16 @@ pub fn record(case: &Case, inputs: &[Tensor], twice: bool) -> Result<(Vec<Tensor
     if from.is_empty() || case.order == Order::Zero {
         return Ok((outputs, vec![None; floats.len()]));
     }
-    let mut grads = grad_with(&from, &floats, &GradOptions { grad_outputs: Some(seeds(&from)?), create_graph: twice, ..Default::default() })?;
-    let again: Vec<Tensor> = grads.iter().flatten().filter(|g| g.is_grad_required()).cloned().collect();
-    if twice && !again.is_empty() {
+    let mut fed = seeds(&from)?;
+    if twice {
+        fed = fed.iter().map(Tensor::requires_grad).collect::<Result<_>>()?;
+    }
+    let mut grads = grad_with(&from, &floats, &GradOptions { grad_outputs: Some(fed.clone()), create_graph: twice, ..Default::default() })?;
+    if twice {
+        let again: Vec<Tensor> = grads.iter().flatten().filter(|g| g.is_grad_required()).cloned().collect();
         let again: Vec<&Tensor> = again.iter().collect();
-        grads.extend(grad_with(&again, &floats, &GradOptions { grad_outputs: Some(seeds(&again)?), ..Default::default() })?);
+        let by: Vec<&Tensor> = floats.into_iter().chain(&fed).collect();
+        grads.extend(grad_with(&again, &by, &GradOptions { grad_outputs: Some(seeds(&again)?), ..Default::default() })?);
     }
     Ok((outputs, grads))
 }

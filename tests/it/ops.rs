@@ -254,7 +254,8 @@ fn misuse_is_refused_with_its_message() {
             for (n, m) in (entry.misuse)().into_iter().enumerate() {
                 let case = Case::of_misuse(entry.name, n, &m);
                 let result = caught(|| {
-                    let inputs = draw(&case, 0).iter().enumerate().map(|(n, v)| v.tensor(n, Lay::Contiguous, DType::F32, device)).collect::<Result<Vec<_>>>()?;
+                    let inputs =
+                        draw(&case, 0).iter().enumerate().map(|(n, v)| v.tensor(n, Lay::Contiguous, DType::F32, device)).collect::<Result<Vec<_>>>()?;
                     // What only data can show, the read shows.
                     (m.run)(&inputs)?.iter().try_for_each(|t| t.to_data().map(drop))
                 });
