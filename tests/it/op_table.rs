@@ -340,7 +340,8 @@ pub fn record(case: &Case, inputs: &[Tensor], twice: bool) -> Result<(Vec<Tensor
     if twice {
         let again: Vec<Tensor> = grads.iter().flatten().filter(|g| g.is_grad_required()).cloned().collect();
         let again: Vec<&Tensor> = again.iter().collect();
-        let by: Vec<&Tensor> = floats.into_iter().chain(&fed).collect();
+        // What many terms cancel in to a single number has no scale of its own to be compared by.
+        let by: Vec<&Tensor> = floats.into_iter().chain(fed.iter().filter(|t| t.numel() > 1)).collect();
         grads.extend(grad_with(&again, &by, &GradOptions { grad_outputs: Some(seeds(&again)?), ..Default::default() })?);
     }
     Ok((outputs, grads))
