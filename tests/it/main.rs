@@ -11,3 +11,4 @@ mod ops;
 mod promises;
 mod smoke;
 mod tidy;
+mod train;
