@@ -17,7 +17,7 @@ fn main() -> anyhow::Result<()> {
     let split = Split::random(digits.len(), 0.2, 0.0, 0, philox)?;
 
     let generator = Arc::new(Generator::new(0));
-    let model = Sequential::new().add(Linear::new(64, 128, &generator, &device)?).add(ReLU).add(Linear::new(128, 10, &generator, &device)?);
+    let model = Sequential::new().then(Linear::new(64, 128, &generator, &device)?).then(ReLU).then(Linear::new(128, 10, &generator, &device)?);
     let report = fit(&model, &digits.select(&split.train), &device, &TrainOptions { epochs: 15, learning_rate: 3e-3, ..TrainOptions::default() })?;
 
     let score = evaluate(&model, &Resident::new(&digits.select(&split.test), &device)?, 256, "test")?;

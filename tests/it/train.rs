@@ -19,7 +19,7 @@ fn points() -> Dataset {
 fn model(outputs: usize, device: &Device) -> Sequential {
     let generator = Arc::new(Generator::new(3));
     let layer = |from, to| Linear::new(from, to, &generator, device).unwrap();
-    Sequential::new().add(layer(2, 8)).add(ReLU).add(layer(8, outputs))
+    Sequential::new().then(layer(2, 8)).then(ReLU).then(layer(8, outputs))
 }
 
 fn sgd(model: &dyn Module, lr: f64) -> Sgd {
