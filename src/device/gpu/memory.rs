@@ -148,7 +148,18 @@ impl Gpu {
         self.alloc_for(Use::Shader, bytes)
     }
 
+    /// A buffer that a program keeps for as long as it lives. A small one is always new: taken from the free list, it would be missing there for the loop
+    /// that had freed it, and that loop would make one in the middle of its steady state.
+    pub(super) fn alloc_kept(self: &Arc<Self>, bytes: usize) -> Result<Arc<GpuBuffer>> {
+        const SMALL: usize = 64 << 10;
+        self.take(Use::Shader, bytes, bytes > SMALL)
+    }
+
     pub(super) fn alloc_for(self: &Arc<Self>, u: Use, bytes: usize) -> Result<Arc<GpuBuffer>> {
+        self.take(u, bytes, true)
+    }
+
+    fn take(self: &Arc<Self>, u: Use, bytes: usize, reuse: bool) -> Result<Arc<GpuBuffer>> {
         self.alive()?;
         let caps = &self.info.caps;
         let limit = match u {
@@ -160,7 +171,7 @@ impl Gpu {
                 .help("use a smaller batch, or split the tensor"));
         }
         let size = class(bytes, limit);
-        let reused = self.pool().free.get_mut(&(u, size)).and_then(Vec::pop);
+        let reused = if reuse { self.pool().free.get_mut(&(u, size)).and_then(Vec::pop) } else { None };
         let raw = match reused {
             Some(raw) => raw,
             None => self.fresh(u, size, bytes)?,
@@ -223,6 +234,7 @@ impl Gpu {
     fn create_buffer(&self, u: Use, size: usize) -> Result<wgpu::Buffer> {
         self.guarded(&format!("{}: a buffer of {size} bytes", self.info.short_name()), || {
             Counters::add(&self.counters.create_buffer, 1);
+            crate::env::tell(2, || format!("new buffer of {size} bytes, {u:?}"));
             let label = if u == Use::Staging { "wgrad staging" } else { "wgrad" };
             Ok(self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size: size as u64, usage: u.usage(), mapped_at_creation: false }))
         })

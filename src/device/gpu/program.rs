@@ -154,7 +154,7 @@ impl Gpu {
                 weight: estimate_ns(launch.flops),
             });
         }
-        let uniforms = if words.is_empty() { None } else { Some(self.alloc(words.len() * 4)?) };
+        let uniforms = if words.is_empty() { None } else { Some(self.alloc_kept(words.len() * 4)?) };
         let errors = if program.checks.is_empty() { None } else { Some(Arc::new(self.error_words(program.checks)?)) };
         let temporaries = self.place(&program.temporaries)?;
         Ok(Prepared { device: self.id, steps, temporaries, uniforms, words: Mutex::new(words), dynamic, data_len, errors, timing: Arc::default() })
@@ -176,7 +176,7 @@ impl Gpu {
             let buffer = match best {
                 Some(j) => free.swap_remove(j),
                 None => {
-                    let buffer = self.alloc(bytes)?;
+                    let buffer = self.alloc_kept(bytes)?;
                     workspace.push(Arc::downgrade(&buffer));
                     buffer
                 }

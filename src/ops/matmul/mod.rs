@@ -3,7 +3,7 @@
 mod gpu;
 mod table;
 
-pub(super) use gpu::split;
+pub(super) use gpu::{lanes_share, shared_block, split};
 pub(super) use table::OPS;
 
 use super::view::ok;
