@@ -207,7 +207,8 @@ fn new_leaf(op: Arc<dyn Op>, meta: Meta, state: NodeState, engine: &Arc<Engine>,
 impl Value {
     /// Whether a result computed from this value can be differentiated: it leads to a leaf, and no backward has consumed the way there.
     pub fn carries_grad(&self) -> bool {
-        self.node.grad.is_some() || (self.node.requires_grad && self.node.body().history)
+        // An index that an op gives beside its result depends on the leaf, too, but has no slope.
+        self.meta().dtype.is_float() && (self.node.grad.is_some() || self.node.requires_grad && self.node.body().history)
     }
 }
 

@@ -143,5 +143,5 @@ pub(super) fn batch_source(row_: &'static Row, ctx: &Batched<'_>) -> Result<Vec<
     column[0] = ctx.k;
     let seeds = seeds.try_reshape(column)?.try_expand(meta.shape.with(0, ctx.k))?;
     let out = Tensor::try_apply1(RowOp { row: seeded, source: None }, slots, &[&seeds])?;
-    Ok(vec![out])
+    Ok(vec![out.try_to_dtype(meta.dtype)?])
 }

@@ -2,6 +2,8 @@
 
 mod cli;
 mod common;
+mod dry;
+mod edges;
 mod fuzz;
 mod golden;
 mod golden_ops;
@@ -11,3 +13,4 @@ mod ops;
 mod promises;
 mod smoke;
 mod tidy;
+mod train;
