@@ -276,13 +276,17 @@ impl Tensor {
     /// The elements of each of `dims` in reverse order.
     #[track_caller]
     pub fn flip(&self, dims: &[isize]) -> Tensor {
-        ok(dims.iter().map(|&d| self.shape().dim(d)).collect::<Result<Vec<_>>>().and_then(|mut d| {
-            d.sort_unstable();
-            if d.windows(2).any(|w| w[0] == w[1]) {
-                return Err(Error::shape(format!("flip: dims {dims:?} name a dimension twice")));
-            }
-            Tensor::try_apply1(View::Flip(d), Slots::none(), &[self])
-        }))
+        ok(self.try_flip(dims))
+    }
+
+    /// [`Tensor::flip`], or an error where a dimension is out of range or named twice.
+    pub fn try_flip(&self, dims: &[isize]) -> Result<Tensor> {
+        let mut sorted = dims.iter().map(|&d| self.shape().dim(d)).collect::<Result<Vec<_>>>().map_err(|e| e.context("flip"))?;
+        sorted.sort_unstable();
+        if sorted.windows(2).any(|w| w[0] == w[1]) {
+            return Err(Error::shape(format!("flip: dims {dims:?} name a dimension twice")));
+        }
+        Tensor::try_apply1(View::Flip(sorted), Slots::none(), &[self])
     }
 
     /// [`Tensor::to_dtype`], or an error where the device lacks the type.
@@ -374,7 +378,12 @@ pub(super) static OPS: &[OpEntry] = &[
         order: Order::Any,
         nodes: &["flip"],
         samples: || vec![Sample::new("both dims of [3, 5]", vec![Arg::float([3, 5])], 1, |x| Ok(vec![x[0].flip(&[0, 1]).square()]))],
-        misuse: Vec::new,
+        misuse: || {
+            vec![
+                Misuse::new(vec![Arg::float([2, 3])], "flip: dim 2 is out of range for shape [2, 3]", |x| Ok(vec![x[0].try_flip(&[2])?])),
+                Misuse::new(vec![Arg::float([2, 3])], "flip: dims [1, -1] name a dimension twice", |x| Ok(vec![x[0].try_flip(&[1, -1])?])),
+            ]
+        },
     },
     OpEntry {
         name: "detach",
