@@ -27,7 +27,7 @@ test-poison: ## every test with NaN in all memory that holds no value
 
 fuzz-graphs: ## random graphs: fused, unfused and definition agree (N=2000 SEED=1)
 	@scripts/adapter.sh
-	WGRAD_FUZZ_N=$(N) WGRAD_FUZZ_SEED=$(SEED) $(CARGO) test --release --test it graphs:: -- --nocapture
+	WGRAD_FUZZ_N=$(N) WGRAD_FUZZ_SEED=$(SEED) $(CARGO) test --release --test it fuzz:: -- --nocapture
 
 accept-spine: ## measure what the spine promises: a line of PASS or FAIL for each (QUICK=1 for the half that CI runs)
 	@scripts/adapter.sh

@@ -65,8 +65,7 @@ impl App {
     }
 
     fn run(&self, pipeline: &wgpu::ComputePipeline, bindings: &[wgpu::BindingResource<'_>], groups: u32) {
-        let entries: Vec<_> =
-            bindings.iter().enumerate().map(|(n, b)| wgpu::BindGroupEntry { binding: n as u32, resource: b.clone() }).collect();
+        let entries: Vec<_> = bindings.iter().enumerate().map(|(n, b)| wgpu::BindGroupEntry { binding: n as u32, resource: b.clone() }).collect();
         let layout = pipeline.get_bind_group_layout(0);
         let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
         let mut encoder = self.device.create_command_encoder(&Default::default());

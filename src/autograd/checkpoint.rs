@@ -49,16 +49,16 @@ impl Recomputed {
 
 /// Record the scope's nodes again, in their order, from the values outside the scope. A random node keeps its seed and offset, so its mask is the same.
 fn record_again(scope: u64, walk: &BTreeMap<u64, Arc<Node>>, create_graph: bool) -> Result<HashMap<u64, Arc<Node>>> {
-    // Everything in the scope that the walk's nodes depend on, nodes without a gradient (masks, constants) included.
+    // What in the scope has history, or looks at what has. Values without history count as outside: they are kept, so whether they ran before or not,
+    // the same is computed again. Sources are computed wherever they are used.
+    let member = |n: &Node| n.scope == scope && !n.is_source() && (n.view.is_some() || (n.requires_grad && n.body().history));
     let mut members: BTreeMap<u64, Arc<Node>> = BTreeMap::new();
-    let mut stack: Vec<Arc<Node>> = walk.values().filter(|n| n.scope == scope).cloned().collect();
+    let mut stack: Vec<Arc<Node>> = walk.values().filter(|n| member(n)).cloned().collect();
     while let Some(n) = stack.pop() {
         if members.contains_key(&n.id) {
             continue;
         }
-        let inputs = n.body().inputs.clone();
-        // A view without history let its input go; its base stands for it.
-        stack.extend(inputs.iter().map(|v| v.node.clone()).chain(n.view.iter().map(|(b, _)| b.node.clone())).filter(|m| m.scope == scope));
+        stack.extend(n.recorded_inputs().into_iter().map(|v| v.node).filter(|m| member(m)));
         members.insert(n.id, n);
     }
     let mut again: HashMap<u64, Arc<Node>> = HashMap::new();
@@ -66,13 +66,11 @@ fn record_again(scope: u64, walk: &BTreeMap<u64, Arc<Node>>, create_graph: bool)
         graph::with_phase(Phase::Backward, || {
             graph::with_grad_mode(create_graph, || {
                 for (id, node) in &members {
-                    let inputs = node.body().inputs.clone();
-                    if inputs.is_empty() && node.view.is_some() || node.is_source() {
-                        // Sources are computed wherever they are used; a view whose way is gone is read as it lies.
-                        continue;
-                    }
-                    let mapped: Vec<Tensor> =
-                        inputs.iter().map(|v| Tensor::of(Value { node: again.get(&v.node.id).unwrap_or(&v.node).clone(), out: v.out })).collect();
+                    let mapped: Vec<Tensor> = node
+                        .recorded_inputs()
+                        .iter()
+                        .map(|v| Tensor::of(Value { node: again.get(&v.node.id).unwrap_or(&v.node).clone(), out: v.out }))
+                        .collect();
                     let outs = Tensor::try_apply_arc(node.op.clone(), node.slots.clone(), &mapped.iter().collect::<Vec<_>>(), None)?;
                     again.insert(*id, outs[0].value().node.clone());
                 }

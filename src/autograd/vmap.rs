@@ -24,13 +24,13 @@ use std::sync::Arc;
 /// # Errors
 /// Inputs without a leading axis or with different ones, an operation without a batch rule, a value read inside, random numbers without seeds.
 pub fn vmap(f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
-    run(f, inputs, None)
+    graph::without_cuts(|| run(f, inputs, None))
 }
 
 /// [`vmap`] with a seed for each model: random operations inside draw for model `i` what they would draw alone with a
 /// [`Generator`](crate::Generator) of seed `seeds[i]`. Seeds are below 2^32.
 pub fn vmap_seeded(f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[&Tensor], seeds: &[u32]) -> Result<Vec<Tensor>> {
-    run(f, inputs, Some(seeds))
+    graph::without_cuts(|| run(f, inputs, Some(seeds)))
 }
 
 fn run(f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[&Tensor], seeds: Option<&[u32]>) -> Result<Vec<Tensor>> {
@@ -108,7 +108,10 @@ impl Rewrite {
         let stacked = inputs.iter().map(|v| self.stacked(v)).collect::<Result<Vec<_>>>()?;
         let metas: Vec<Meta> = if inputs.is_empty() { node.outs.iter().map(|o| o.meta).collect() } else { inputs.iter().map(|v| *v.meta()).collect() };
         let ctx = Batched { inputs: &stacked, metas: &metas, slots: &node.slots, k: self.k, seeds: self.seeds.as_ref() };
-        let outs = graph::with_phase(node.phase, || graph::with_scope(node.scope, || node.op.batch(&ctx)))?;
+        // What the function recorded without history (a gradient inside it) has none for K models either.
+        let history = graph::grad_enabled() && node.requires_grad;
+        let record = || graph::with_scope(node.scope, || graph::with_grad_mode(history, || node.op.batch(&ctx)));
+        let outs = graph::with_phase(node.phase, record)?;
         for (out, slot) in outs.iter().zip(&node.outs) {
             let want = slot.meta.shape.with(0, self.k);
             if *out.shape() != want {

@@ -242,7 +242,7 @@ impl Builder {
         }
         self.canon.history = self.live_history(&store);
         for (i, node) in run.iter().enumerate().filter(|&(i, _)| self.canon.history[i]) {
-            // A checkpointed node is recorded again by backward: it keeps what comes from outside its scope, and nothing else.
+            // A checkpointed node is recorded again by backward: it keeps what comes from outside its scope and what inside it has no history, and nothing else.
             let again = node.scope != 0;
             let saves = node.op.saves();
             if !again {
@@ -251,7 +251,8 @@ impl Builder {
             for (n, input) in self.canon.nodes[i].inputs.iter().enumerate() {
                 let Src::Node(m, o) = input.src else { continue };
                 let from = &self.canon.nodes[m as usize];
-                let keep = if again { from.scope != self.canon.nodes[i].scope } else { saves.inputs >> n & 1 == 1 };
+                let outside = from.scope != self.canon.nodes[i].scope || !self.canon.history[m as usize];
+                let keep = if again { outside } else { saves.inputs >> n & 1 == 1 };
                 if keep && !from.source {
                     store[m as usize] |= 1 << o;
                 }

@@ -26,16 +26,16 @@ pub(crate) use engine::Engine;
 #[doc(hidden)]
 pub use engine::{Planned, plan_with};
 pub use engine::{flush, plan_names};
-pub use lower::launch::{Call, LaunchCtx, Operand};
-pub(crate) use mode::{Phase, scope, with_phase, with_scope};
 #[cfg(feature = "gpu")]
 pub use interop::WgpuSlice;
+pub use lower::launch::{Call, LaunchCtx, Operand};
+pub(crate) use mode::{Phase, scope, with_phase, with_scope, without_cuts};
 pub use mode::{PlanName, grad_enabled, no_grad, plan_name, with_grad_mode};
 pub(crate) use node::{GradSlot, Node, NodeState, Value, next_id};
 pub use op::{Arenas, Batched, Fuses, Key, Op, Saved, Saves};
 #[doc(hidden)]
 pub use plan::Fault;
 pub use slots::Slots;
+pub use tensor::{Element, Reading, Tensor};
 #[doc(hidden)]
 pub use watch::{Seen, Watched, watch};
-pub use tensor::{Element, Reading, Tensor};

@@ -56,9 +56,7 @@ pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Po
             Program::Host(lower::lower_host(canon, &groups, cpu.definition, policy.fault)?)
         }
         #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => {
-            Program::Gpu(gpu_program(canon, gpu.caps(), policy)?)
-        }
+        Device::Gpu(gpu) => Program::Gpu(gpu_program(canon, gpu.caps(), policy)?),
     };
     Ok(Plan { name, prepared: device.prepare(program)? })
 }

@@ -237,6 +237,9 @@ fn on_host(op: &dyn Op, slots: &Slots, inputs: &[&Tensor], outs: &[Meta], engine
 
 /// A pending graph above WGRAD_MAX_PENDING nodes (or bytes) is run. Counted, never timed: the cuts are the same in every run.
 fn cut_if_long(node: &Arc<Node>) -> Result<()> {
+    if !mode::cuts() {
+        return Ok(());
+    }
     let nodes = node.recorder.pending.load(Relaxed);
     if nodes >= env::max_pending()? || node.recorder.bytes.load(Relaxed) >= env::max_pending_bytes()? {
         return engine::flush(&node.engine.device);

@@ -32,7 +32,7 @@ type Groups = Box<dyn Fn(&[Meta], &[Meta]) -> usize + Send + Sync>;
 ///     Ok(())
 /// })
 /// .gradient(|_, g| Ok(vec![g[0].as_ref().map(|g| g * 2.0)]));
-/// let x = Tensor::new([1.0f32, 2.0], [2], &Device::cpu())?.requires_grad()?;
+/// let x = Tensor::new([1.0f32, 2.0], [2], &Device::cpu()?)?.requires_grad()?;
 /// double.apply(&[&x], &[])?.sum_all().backward()?;
 /// assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [2.0, 2.0]);
 /// # Ok::<(), wgrad::Error>(())
@@ -146,7 +146,9 @@ impl CustomOp {
             return Err(Error::invalid(format!("{}: an operation needs an input", d.name)));
         };
         if first.device().is_gpu() && d.wgsl.is_none() && !d.on_host {
-            return Err(Error::kernel(format!("{}: has no kernel for {}", d.name, first.device().short_name())).help("give it one with wgsl(), or allow on_host()"));
+            return Err(
+                Error::kernel(format!("{}: has no kernel for {}", d.name, first.device().short_name())).help("give it one with wgsl(), or allow on_host()")
+            );
         }
         // Its kernel knows whole contiguous values only.
         let whole = |t: &&Tensor| {

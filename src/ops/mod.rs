@@ -9,8 +9,8 @@ mod view;
 
 pub use conv::Conv2dOptions;
 pub use create::Generator;
-pub use custom::CustomOp;
 pub(crate) use create::is_random;
+pub use custom::CustomOp;
 pub use loss::{CrossEntropy, Reduction};
 pub use norm::BatchNorm;
 pub use pool::{AvgPool2dOptions, MaxPool2dOptions};

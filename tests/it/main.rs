@@ -13,3 +13,4 @@ mod ops;
 mod promises;
 mod smoke;
 mod tidy;
+mod train;

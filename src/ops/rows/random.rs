@@ -34,7 +34,16 @@ const SEEDED: Row = Row { arity: 1, ints: 2, sig: Sig::Cast(DType::F32), slopes:
 
 pub(super) static TABLE: &[Row] = &[
     // The float slot, everywhere.
-    Row { name: "fill", doc: "one value", floats: 1, wgsl: "p0", value: |a| a.p[0], block: Some(|_, p, _, _, out| out.fill(p[0])), samples: &[&[1.5]], ..SOURCE },
+    Row {
+        name: "fill",
+        doc: "one value",
+        floats: 1,
+        wgsl: "p0",
+        value: |a| a.p[0],
+        block: Some(|_, p, _, _, out| out.fill(p[0])),
+        samples: &[&[1.5]],
+        ..SOURCE
+    },
     // start + i step, in wrapping 32-bit arithmetic; slots (start, step).
     Row {
         name: "iota",

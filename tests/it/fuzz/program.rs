@@ -307,6 +307,22 @@ impl Program {
         self.items.iter().any(|i| matches!(i, Item::Checkpoint(_)))
     }
 
+    /// What is special about it, for messages.
+    pub fn flags(&self) -> String {
+        let flags = [
+            (self.keep_old, "keep_old"),
+            (self.loss_first, "loss_first"),
+            (self.accumulate, "accumulate"),
+            (self.late, "late"),
+            (self.evaluate, "evaluate"),
+            (!self.reads.is_empty(), "reads"),
+            (self.has_checkpoint(), "checkpoint"),
+            (self.items.iter().any(|i| matches!(i, Item::Vmap(_))), "vmap"),
+        ];
+        let set: Vec<&str> = flags.iter().filter(|f| f.0).map(|f| f.1).collect();
+        format!("({} nodes, {:?}, {})", self.nodes(), self.optim, set.join(" "))
+    }
+
     /// The features it holds: those that the design asks for, by name.
     pub fn features(&self) -> Vec<&'static str> {
         let mut uses: BTreeMap<usize, usize> = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use super::program::*;
 use wgrad::autograd::{checkpoint, grad, vmap};
-use wgrad::graph::flush;
+use wgrad::graph::{flush, grad_enabled, with_grad_mode};
 use wgrad::nn::Param;
 use wgrad::ops::Arg;
 use wgrad::ops::rows::Sig;
@@ -188,22 +188,27 @@ impl Env<'_> {
         Ok((fit(&out, &full)? * scale).tanh())
     }
 
+    /// The function of one row.
+    fn row(&self, v: &Vmap, p: &[Tensor], captured: Option<&Tensor>) -> Result<Vec<Tensor>> {
+        let mut values: Vec<Tensor> = p.to_vec();
+        values.extend(captured.cloned());
+        for i in &v.body {
+            let args: Vec<&Tensor> = i.args.iter().map(|&a| &values[a]).collect();
+            let y = self.eval(&i.what, &args)?;
+            values.push(y);
+        }
+        let last = values.pop().ok_or_else(|| Error::internal("an empty function"))?;
+        if v.gradient {
+            let last = last.sum_all();
+            let g = grad(&[&last], &[&p[0]])?.remove(0);
+            return Ok(vec![g.ok_or_else(|| Error::internal("no gradient inside vmap"))?]);
+        }
+        Ok(vec![last])
+    }
+
     fn vmap(&self, v: &Vmap, mapped: &[&Tensor], captured: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
-        let f = |p: &[Tensor]| -> Result<Vec<Tensor>> {
-            let mut values: Vec<Tensor> = p.to_vec();
-            values.extend(captured.cloned());
-            for i in &v.body {
-                let args: Vec<&Tensor> = i.args.iter().map(|&a| &values[a]).collect();
-                let y = self.eval(&i.what, &args)?;
-                values.push(y);
-            }
-            let last = values.pop().ok_or_else(|| Error::internal("an empty function"))?;
-            if v.gradient {
-                let g = grad(&[&last.sum_all()], &[&p[0]])?.remove(0);
-                return Ok(vec![g.ok_or_else(|| Error::internal("no gradient inside vmap"))?]);
-            }
-            Ok(vec![last])
-        };
+        // A gradient inside needs history, also where the program around it records none.
+        let f = |p: &[Tensor]| with_grad_mode(v.gradient || grad_enabled(), || self.row(v, p, captured));
         if mode.vmap {
             return Ok(vmap(f, mapped)?.remove(0));
         }

@@ -130,10 +130,11 @@ fn a_label_out_of_range_in_training_is_the_next_reads_error() {
         let mut optimizer = super::sgd(vec![w.clone()], 0.1);
         let x = tensor(2, &[4, 6], &device);
         let mut step = |labels: [i32; 4]| {
+            // What an earlier step left behind when it failed.
+            wgrad::optim::Optimizer::zero_grad(&optimizer);
             let loss = x.matmul(&w.tensor()).cross_entropy(&wgrad::Tensor::new(labels, [4], &device)?);
             loss.backward()?;
             wgrad::optim::Optimizer::step(&mut optimizer)?;
-            wgrad::optim::Optimizer::zero_grad(&optimizer);
             loss.item()
         };
         step([0, 1, 2, 3]).unwrap();

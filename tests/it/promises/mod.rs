@@ -3,15 +3,16 @@
 mod counters;
 mod custom;
 mod failure;
-mod interop;
 mod fusion;
 mod history;
+mod interop;
 mod memory;
 mod models;
 mod plans;
 mod random;
 mod segments;
 mod threads;
+mod versions;
 
 use wgrad::device::CounterValues;
 use wgrad::device::gpu::GpuOptions;

@@ -1,0 +1,52 @@
+//! What random graphs have found, each as small as it could be made.
+
+use wgrad::autograd::{checkpoint, grad, vmap};
+use wgrad::{Device, Tensor};
+
+fn devices() -> [Device; 3] {
+    [Device::cpu_with(2, false).unwrap(), Device::cpu_with(1, true).unwrap(), Device::open("gpu").unwrap().0]
+}
+
+fn near(got: &Tensor, want: &[f32]) {
+    let device = got.device().description();
+    let got = got.to_vec::<f32>().unwrap();
+    assert!(got.len() == want.len() && got.iter().zip(want).all(|(g, w)| (g - w).abs() <= 1e-6), "{device}: {got:?}, expected {want:?}");
+}
+
+#[test]
+fn tanh_of_erf_of_tanh_in_one_kernel() {
+    let (x, want) = ([-0.5778f32, 0.1535, 0.7981], [-0.492_090_27_f32, 0.168_904_58, 0.572_707_55]);
+    for d in devices() {
+        let x = Tensor::new(x, [3], &d).unwrap();
+        near(&x.tanh().erf().tanh(), &want);
+    }
+}
+
+/// A gradient taken inside a vmapped function without create_graph is a constant outside, as it is for one model alone.
+#[test]
+fn a_gradient_inside_vmap_has_no_history() {
+    for d in devices() {
+        let w = Tensor::new([1.0f32, 2.0, 3.0, 4.0], [2, 2], &d).unwrap().requires_grad().unwrap();
+        let slopes = vmap(|p| Ok(vec![grad(&[&p[0].square().sum_all()], &[&p[0]])?.remove(0).unwrap()]), &[&w]).unwrap().remove(0);
+        assert!(!slopes.is_grad_required(), "{}", d.description());
+        near(&slopes, &[2.0, 4.0, 6.0, 8.0]);
+    }
+}
+
+/// A value without history inside a checkpoint, run before backward, is there when backward records the scope again.
+#[test]
+fn a_checkpoint_keeps_what_in_it_has_no_history() {
+    for d in devices() {
+        let x = Tensor::new([1.0f32, 2.0], [2], &d).unwrap();
+        let w = Tensor::new([0.5f32, 0.25], [2], &d).unwrap().requires_grad().unwrap();
+        let y = checkpoint(|| {
+            let twice = &x * 2.0;
+            let once = (&w * &twice).square();
+            &once * &w.square().detach()
+        });
+        let loss = y.sum_all();
+        assert_eq!(loss.item().unwrap(), 0.25 + 0.0625);
+        loss.backward().unwrap();
+        near(&w.grad().unwrap(), &[1.0, 0.5]);
+    }
+}
