@@ -220,7 +220,7 @@ impl Tensor {
 /// Samples: short and long rows, other dimensions, sizes of 1, empty.
 fn samples(run: fn(&Tensor, isize) -> Result<Tensor>) -> Vec<Sample> {
     let cases: &[(&[usize], isize)] =
-        &[(&[7], 0), (&[3, 10], 1), (&[3, 5, 4], 1), (&[2, 3, 4, 5], 0), (&[4, 1], 1), (&[2, 1031], -1), (&[0, 3], 1), (&[1031, 2], 0)];
+        &[(&[7], 0), (&[3, 10], 1), (&[3, 5, 4], 1), (&[2, 3, 4, 5], 0), (&[4, 1], 1), (&[1, 1], 0), (&[2, 1031], -1), (&[0, 3], 1), (&[1031, 2], 0)];
     cases
         .iter()
         .map(|&(shape, dim)| {

@@ -13,9 +13,9 @@ use wgrad::device::{Access, Caps, Kind, Launch};
 use wgrad::graph::{Watched, watch};
 use wgrad::kernel::{KERNELS, joined};
 use wgrad::nn::Param;
-use wgrad::ops::{self, rows};
+use wgrad::ops::{self, Arg, rows};
 use wgrad::optim::{Adam, AdamOptions, AdamW, Optimizer, Sgd, SgdOptions};
-use wgrad::tensor::DType;
+use wgrad::tensor::{DType, Shape};
 use wgrad::{Result, Tensor};
 
 /// All that the samples emit.
@@ -257,8 +257,19 @@ fn every_shader_is_used_and_every_node_has_an_entry() {
             continue;
         };
         found.extend(entry.nodes.iter().filter(|n| !recorded.contains(*n)).map(|n| format!("no sample of {} records {n}", entry.name)));
-        if (entry.misuse)().is_empty() {
+        if (entry.misuse)().is_empty() && entry.name != "detach" {
             found.push(format!("{} has no misuse", entry.name));
+        }
+        // Where there are kernels, their ends are sampled: nothing (but what has no mean), one element, sizes that nothing divides.
+        let inputs: Vec<Arg> = (entry.samples)().into_iter().flat_map(|s| s.inputs).collect();
+        let has = |what: &dyn Fn(&Shape) -> bool| inputs.iter().any(|a| what(shape_of(a)));
+        if !entry.nodes.is_empty() && entry.name != "detach" {
+            let ends = [
+                ("an empty input", has(&|s| s.numel() == 0) || entry.name == "batch_norm"),
+                ("a single element", has(&|s| s.numel() == 1)),
+                ("a prime size", has(&prime)),
+            ];
+            found.extend(ends.iter().filter(|(_, there)| !there).map(|(what, _)| format!("no sample of {} has {what}", entry.name)));
         }
         if !names.insert(entry.name) || entry.doc.is_empty() {
             found.push(format!("{}: a second entry, or one without a word", entry.name));
@@ -266,4 +277,15 @@ fn every_shader_is_used_and_every_node_has_an_entry() {
     }
     found.extend(rows::all().filter(|r| !all.nodes.contains_key(r.name) && r.name != "to_f64").map(|r| format!("the row {} has no samples", r.name)));
     none("coverage", &found);
+}
+
+fn shape_of(arg: &Arg) -> &Shape {
+    match arg {
+        Arg::Float { shape, .. } | Arg::Int { shape, .. } | Arg::Bool { shape } => shape,
+    }
+}
+
+/// Whether a dimension is 5, 7, 11 ...
+fn prime(shape: &Shape) -> bool {
+    shape.iter().any(|&n| n > 4 && (2..n).take_while(|d| d * d <= n).all(|d| n % d > 0))
 }

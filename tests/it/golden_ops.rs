@@ -284,7 +284,7 @@ const CALLS: &[(&str, Call)] = &[
         let size: Vec<usize> = c.attrs.ints("size")?.iter().map(|&n| n as usize).collect();
         one(c.x()?.try_expand(size))
     }),
-    ("flip", |c| Ok(vec![c.x()?.flip(&c.attrs.ints("dim")?)])),
+    ("flip", |c| one(c.x()?.try_flip(&c.attrs.ints("dim")?))),
     ("narrow", |c| one(c.x()?.try_narrow(c.attrs.int("dim", None)? as isize, c.attrs.size("start")?, c.attrs.size("length")?))),
     ("cat", |c| {
         let inputs: Vec<Tensor> = c.inputs.iter().map(|(_, t)| t.clone()).collect();
