@@ -19,7 +19,7 @@ fn fresh_scope() -> u64 {
 ///
 /// ```
 /// use wgrad::{Device, Tensor, autograd::checkpoint};
-/// let x = Tensor::new([0.5f32, 1.0], [2], &Device::cpu())?.requires_grad()?;
+/// let x = Tensor::new([0.5f32, 1.0], [2], &Device::cpu()?)?.requires_grad()?;
 /// checkpoint(|| x.exp().sin()).sum_all().backward()?;
 /// assert!(x.grad().is_some());
 /// # Ok::<(), wgrad::Error>(())

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 ///
 /// ```
 /// use wgrad::{Device, Generator, Tensor};
-/// let device = Device::cpu();
+/// let device = Device::cpu()?;
 /// let a = Tensor::rand([4], &Generator::new(7), &device)?.to_vec::<f32>()?;
 /// let b = Tensor::rand([4], &Generator::new(7), &device)?.to_vec::<f32>()?;
 /// assert_eq!(a, b);

@@ -190,7 +190,7 @@ impl Tensor {
     ///
     /// ```
     /// use wgrad::{Device, Tensor};
-    /// let x = Tensor::new([0.0f32, 2.0f32.ln(), 0.0, 0.0], [2, 2], &Device::cpu())?;
+    /// let x = Tensor::new([0.0f32, 2.0f32.ln(), 0.0, 0.0], [2, 2], &Device::cpu()?)?;
     /// let y = x.softmax(1).to_vec::<f32>()?;
     /// assert!((y[1] - 2.0 / 3.0).abs() < 1e-6 && y[2] == 0.5);
     /// # Ok::<(), wgrad::Error>(())

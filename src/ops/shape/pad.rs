@@ -164,7 +164,7 @@ impl Tensor {
     ///
     /// ```
     /// use wgrad::{Device, Tensor, ops::PadMode};
-    /// let x = Tensor::new([1.0f32, 2.0, 3.0], [3], &Device::cpu())?;
+    /// let x = Tensor::new([1.0f32, 2.0, 3.0], [3], &Device::cpu()?)?;
     /// assert_eq!(x.pad(&[2, 1], PadMode::Reflect).to_vec::<f32>()?, [3.0, 2.0, 1.0, 2.0, 3.0, 2.0]);
     /// # Ok::<(), wgrad::Error>(())
     /// ```
