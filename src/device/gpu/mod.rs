@@ -9,6 +9,7 @@ mod readback;
 mod scope;
 
 pub use adapter::{AdapterInfo, adapters};
+pub(crate) use adapter::{first_adapters, quiet_drivers};
 pub use engine::KernelCall;
 pub use memory::GpuBuffer;
 pub use pipeline::validate_wgsl;
@@ -84,8 +85,8 @@ impl std::fmt::Debug for Gpu {
 impl Gpu {
     /// Open the adapter at `index` of [`adapters`]. `id` must be unique in the process.
     pub fn open(id: u64, index: usize, options: &GpuOptions) -> Result<Arc<Gpu>> {
-        let list = adapter::enumerate();
-        let (info, adapter) = list.get(index).ok_or_else(|| Error::device(format!("gpu: no adapter at position {} of {}", index + 1, list.len())))?;
+        let (info, adapter) =
+            adapter::adapter(index).ok_or_else(|| Error::device(format!("gpu: no adapter at position {} of {}", index + 1, adapters().len())))?;
         let (features, limits) =
             if options.floor { (wgpu::Features::empty(), wgpu::Limits::default()) } else { (adapter.features() & adapter::wanted(), adapter.limits()) };
         let request = wgpu::DeviceDescriptor {
