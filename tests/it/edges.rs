@@ -138,10 +138,10 @@ fn run_guarded(gpu: &Arc<Gpu>, seen: &Seen) -> Result<Vec<String>> {
         let mut say = |what: &str, at: usize| found.push(format!("{}: output {n} ({meta}): {what} {at}", labels.join(", ")));
         for (at, w) in words.iter().enumerate() {
             match *w {
-                GUARD if (start..end).contains(&at) => say("nothing was written to element", at - start),
+                GUARD | POISON if (start..end).contains(&at) => say("nothing was written to element", at - start),
+                _ if (start..end).contains(&at) => {}
                 GUARD => {}
                 POISON if at >= end => {}
-                _ if (start..end).contains(&at) => {}
                 _ => say("the guard was overwritten at word", at),
             }
         }
