@@ -270,7 +270,9 @@ fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Resul
         let read_here = as_leaf.is_some() && (!is_update || canon.nodes.iter().any(|n| n.op.arenas().is_some() && reads(n) > 0));
         let slot = owner.slot();
         let reads_here: u32 = canon.nodes.iter().map(reads).sum();
-        let wanted = slot.handles.load(Relaxed) > 0 || slot.consumers.load(Relaxed) > reads_here;
+        // Nodes of this plan that backward may walk after it will keep a handle on what they read.
+        let kept = as_leaf.is_some_and(|l| (0..canon.run.len()).filter(|&i| canon.history[i]).any(|i| keeps(canon, i, l as u32)));
+        let wanted = slot.handles.load(Relaxed) > 0 || slot.consumers.load(Relaxed) > reads_here || kept;
         if (wanted && !lost) || (read_here && !missed) {
             let to = engine.alloc(from.bytes)?;
             if let (Some(l), true) = (as_leaf, read_here) {
@@ -280,6 +282,12 @@ fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Resul
         }
     }
     Ok(moves)
+}
+
+/// Whether node `i`, with history, keeps a leaf for backward.
+fn keeps(canon: &Canon, i: usize, leaf: u32) -> bool {
+    let saves = canon.run[i].op.saves();
+    canon.nodes[i].inputs.iter().enumerate().any(|(n, x)| x.src == canon::Src::Leaf(leaf) && (canon.run[i].scope != 0 || saves.inputs >> n & 1 == 1))
 }
 
 fn arena_of(canon: &Canon, leaf: u32) -> Result<Arc<Arena>> {

@@ -182,7 +182,8 @@ fn work_on_the_host_is_asked_for_and_counted() {
     let (y, did) = counted(&device, || op.apply(&[&(&x * 2.0)], &[0.5]).unwrap());
     assert_eq!(did.host_fallbacks, 1);
     let want = cube().apply(&[&(&x * 2.0)], &[0.5]).unwrap();
-    let close = |a: &Tensor, b: &Tensor| a.to_vec::<f32>().unwrap().iter().zip(b.to_vec::<f32>().unwrap()).all(|(a, b)| (a - b).abs() < 1e-5 * b.abs().max(1.0));
+    let close =
+        |a: &Tensor, b: &Tensor| a.to_vec::<f32>().unwrap().iter().zip(b.to_vec::<f32>().unwrap()).all(|(a, b)| (a - b).abs() < 1e-5 * b.abs().max(1.0));
     assert!(close(&y, &want));
     let loss = |y: &Tensor| grad(&[&y.square().sum_all()], &[&x]).unwrap().remove(0).unwrap();
     assert!(close(&loss(&y), &loss(&want)), "gradients pass through it");

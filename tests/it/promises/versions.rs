@@ -174,6 +174,27 @@ fn backward_after_a_step_sees_the_values_of_its_forward() {
 }
 
 #[test]
+fn a_second_loss_of_before_the_step_is_walked_after_it() {
+    for device in devices() {
+        for again in [false, true] {
+            let model = Mlp::new(1, &device);
+            let mut optimizer = sgd(model.params(), 0.1);
+            let (x, z) = (tensor(2, &[32, 6], &device), tensor(3, &[32, 6], &device));
+            let alone = Mlp::new(1, &device);
+            alone.loss(&z).backward().unwrap();
+            let want = bits(&alone.w1.grad().unwrap());
+            // Both are pending when the step comes, which runs them with the update in one plan.
+            let other = if again { checkpoint(|| model.loss(&z)) } else { model.loss(&z) };
+            model.loss(&x).backward().unwrap();
+            optimizer.step().unwrap();
+            optimizer.zero_grad();
+            other.backward().unwrap();
+            assert_eq!(bits(&model.w1.grad().unwrap()), want, "{device:?} checkpointed {again}");
+        }
+    }
+}
+
+#[test]
 fn a_mask_is_recomputed_the_same() {
     for device in devices() {
         let w = tensor(1, &[16, 16], &device).requires_grad().unwrap();
