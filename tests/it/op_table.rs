@@ -237,7 +237,7 @@ impl Values {
         match lay {
             Lay::Broadcast => {
                 let Some(d) = self.repeated(n) else { return leaf(&self.numbers, &self.shape) };
-                let kept: Vec<f64> = (0..self.numbers.len()).filter(|i| i / s[d] % self.shape[d] == 0).map(|i| self.numbers[i]).collect();
+                let kept: Vec<f64> = (0..self.numbers.len()).filter(|i| (i / s[d]).is_multiple_of(self.shape[d])).map(|i| self.numbers[i]).collect();
                 let mut shape = self.shape.to_vec();
                 shape[d] = 1;
                 leaf(&kept, &shape)?.try_expand(self.shape)

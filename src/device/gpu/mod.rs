@@ -24,7 +24,7 @@ use super::{Caps, CounterValues, Counters, Device, Kind, select};
 use crate::env;
 use crate::error::{Error, Result};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
 /// How a GPU is opened.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +71,8 @@ pub struct Gpu {
     workspace: Mutex<Vec<Weak<GpuBuffer>>>,
     /// Held from the write of a run's words to its last submit: no other run may come between.
     turn: Mutex<()>,
+    /// Held by every poll, alone by the one that must be alone.
+    polls: RwLock<()>,
     checks: Mutex<readback::Checks>,
     /// NaN, to fill buffers from.
     poison: OnceLock<Arc<GpuBuffer>>,
@@ -152,6 +154,7 @@ impl Gpu {
             binds: Mutex::default(),
             workspace: Mutex::default(),
             turn: Mutex::default(),
+            polls: RwLock::default(),
             checks: Mutex::default(),
             poison: OnceLock::new(),
         })
