@@ -60,8 +60,7 @@ fn take_all_memory(device: &Device) {
     let e = (0..96)
         .find_map(|n| {
             let big = wgrad::Tensor::full([25 << 20], f64::from(n), device);
-            let failed = (&big + 0.0).requires_grad().map(|t| held.push(t)).err();
-            failed
+            (&big + 0.0).requires_grad().map(|t| held.push(t)).err()
         })
         .expect("no allocation was refused");
     assert!(matches!(e.kind(), ErrorKind::OutOfMemory(_)), "{e}");
