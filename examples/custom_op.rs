@@ -54,7 +54,7 @@ fn main() -> Result<()> {
     println!("{mistaken}\n");
 
     let snake = snake(SNAKE)?;
-    let x = Tensor::new([-1.5f64, 0.2, 0.7, 3.0], [4], &Device::cpu())?;
+    let x = Tensor::new([-1.5f64, 0.2, 0.7, 3.0], [4], &Device::cpu()?)?;
     let f = snake.clone();
     gradcheck(move |x| Ok(vec![f.apply(&[&x[0]], &[2.0])?]), &[x], &GradCheck { second: true, ..Default::default() })?;
     println!("its gradient, and its gradient's gradient, agree with finite differences");

@@ -52,7 +52,7 @@ fn sign_(x: f32) -> f32 {
 // |a| with the sign of b. Exact.
 fn copy_sign(a: f32, b: f32) -> f32 {
     // Not by joining the sign bit to a's bits: with that, lavapipe gets tanh(erf(tanh(x))) in one kernel wrong.
-    return select(abs(a), -abs(a), (bitcast<u32>(b) & 0x80000000u) != 0u);
+    return select(abs(a), -abs(a), (bitcast<u32>(b) & 0x80000000u) != 0u); // integers
 }
 
 // The nearest integer, halves to even. Exact.

@@ -52,7 +52,7 @@ pub static FLAGS: &[Flag] = &[
     row("WGRAD_ALLOW_NO_GPU", Kind::Switch, "0", "tests: pass without an adapter, and say how many cases did not run"),
     row("WGRAD_FUZZ_N", Kind::Number(u64::MAX), "200", "tests: how many random graphs are drawn"),
     row("WGRAD_FUZZ_SEED", Kind::Number(u64::MAX), "1", "tests: the seed of the random graphs"),
-    row("WGRAD_FUZZ_ONLY", Kind::Text, "", "the number of the one random graph to run and print (make fuzz-graphs)"),
+    row("WGRAD_FUZZ_ONLY", Kind::Text, "", "tests: the number of the only random graph to run"),
     row("WGRAD_GOLDEN_DIR", Kind::Text, "", "tests: a folder with more golden cases"),
 ];
 

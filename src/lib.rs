@@ -42,3 +42,8 @@ pub use ops::Generator;
 pub use tensor::{DType, Data, Shape};
 #[cfg(feature = "gpu")]
 pub use wgpu;
+
+/// The code in README.md is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

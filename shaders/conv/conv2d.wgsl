@@ -37,6 +37,27 @@ fn rows_at(base: u32, row: u32) -> vec4<u32> {
     return base + min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(u[0].x - 1u)) * u[0].w;
 }
 
+struct Weights {
+    a: mat4x4<f32>,
+    b: mat4x4<f32>,
+    c: mat4x4<f32>,
+    d: mat4x4<f32>,
+}
+
+// Steps k .. k + 4 of the invocation's rows. Hook: where a subgroup is the eight lanes of x, each lane reads two of the rows, `own`, and all share them.
+fn weights(p: array<vec4<u32>, 4>, own: vec2<u32>, k: u32) -> Weights {
+    var r = Weights();
+    r.a = w4(p[0], k);
+    if ROWS > 4u {
+        r.b = w4(p[1], k);
+    }
+    if ROWS > 8u {
+        r.c = w4(p[2], k);
+        r.d = w4(p[3], k);
+    }
+    return r;
+}
+
 // The step after `t` = (channel, ky, kx).
 fn next(t: vec3<u32>) -> vec3<u32> {
     let wrap_x = t.z + 1u == u[2].y;
@@ -85,7 +106,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     let z = id / u[5].y;
     let count = u[0].y * u[0].z;
     let first = tile * 32u + lid.x;
-    if z >= u[2].z * u[2].w || first >= count {
+    // Lanes past the last position go on: others may read weights through them.
+    if z >= u[2].z * u[2].w {
         return;
     }
     let column = vec4<u32>(first, first + 8u, first + 16u, first + 24u);
@@ -100,11 +122,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     let base = u[4].z + before * (u[1].x * u[1].y * u[1].z);
     let ys = select(oy * u[3].x - u[3].z, oy + u[3].z, GRAD);
     let xs = select(ox * u[3].y - u[3].w, ox + u[3].w, GRAD);
-    let weights = u[4].w + z * u[0].x * u[0].w;
-    let p0 = rows_at(weights, row);
-    let p1 = rows_at(weights, row + 4u);
-    let p2 = rows_at(weights, row + 8u);
-    let p3 = rows_at(weights, row + 12u);
+    let start = u[4].w + z * u[0].x * u[0].w;
+    let p = array<vec4<u32>, 4>(rows_at(start, row), rows_at(start, row + 4u), rows_at(start, row + 8u), rows_at(start, row + 12u));
+    let own = start + min(vec2<u32>(row + lid.x, row + 8u + lid.x), vec2<u32>(u[0].x - 1u)) * u[0].w;
     var t0 = mat4x4<f32>();
     var t1 = mat4x4<f32>();
     var t2 = mat4x4<f32>();
@@ -123,13 +143,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
             let tc = next(tb);
             let b = mat4x4<f32>(gather(base, ys, xs, t), gather(base, ys, xs, ta), gather(base, ys, xs, tb), gather(base, ys, xs, tc));
             t = next(tc);
-            s0 += b * w4(p0, k);
+            let r = weights(p, own, k);
+            s0 += b * r.a;
             if ROWS > 4u {
-                s1 += b * w4(p1, k);
+                s1 += b * r.b;
             }
             if ROWS > 8u {
-                s2 += b * w4(p2, k);
-                s3 += b * w4(p3, k);
+                s2 += b * r.c;
+                s3 += b * r.d;
             }
             k += 4u;
         }

@@ -47,6 +47,21 @@ fn b4(p: vec4<u32>, k: u32) -> mat4x4<f32> {
     return mat4x4<f32>(b1(p, k), b1(p, k + 1u), b1(p, k + 2u), b1(p, k + 3u));
 }
 
+struct Rows {
+    a: mat4x4<f32>,
+    b: mat4x4<f32>,
+}
+
+// Where the lane reads its own share of a (see a8); unused as it stands.
+fn own_at(base: u32, row: u32, lane: u32) -> u32 {
+    return base;
+}
+
+// Elements k .. k + 4 of the invocation's eight rows. Hook: where a subgroup is the eight lanes of x, each lane reads a share, from `own` on, and all share them.
+fn a8(p: vec4<u32>, q: vec4<u32>, own: u32, k: u32) -> Rows {
+    return Rows(a4(p, k), a4(q, k));
+}
+
 fn outer(rows: vec4<f32>, cols: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(cols * rows.x, cols * rows.y, cols * rows.z, cols * rows.w);
 }
@@ -73,7 +88,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     let z = id / u[2].w;
     let row = (tile_m * GROUP_ROWS + lid.y) * 8u;
     let col = tile_n * select(32u, 64u, WIDE) + lid.x * 4u;
-    if z >= u[3].w || row >= u[0].x || col >= u[0].y {
+    // Lanes past the last column go on: others may read rows through them.
+    if z >= u[3].w || row >= u[0].x {
         return;
     }
     var base_a = u[0].w;
@@ -87,6 +103,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     }
     let pa0 = rows_at(base_a, row);
     let pa1 = rows_at(base_a, row + 4u);
+    let own = own_at(base_a, row, lid.x);
     let pb0 = columns_at(base_b, col);
     let pb1 = columns_at(base_b, col + 32u);
     var t00 = mat4x4<f32>();
@@ -102,15 +119,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
         var s01 = mat4x4<f32>();
         var s11 = mat4x4<f32>();
         while k + 4u <= stop {
-            let ra = a4(pa0, k);
-            let rb = a4(pa1, k);
+            let r = a8(pa0, pa1, own, k);
             let ca = b4(pb0, k);
-            s00 += ca * ra;
-            s10 += ca * rb;
+            s00 += ca * r.a;
+            s10 += ca * r.b;
             if WIDE {
                 let cb = b4(pb1, k);
-                s01 += cb * ra;
-                s11 += cb * rb;
+                s01 += cb * r.a;
+                s11 += cb * r.b;
             }
             k += 4u;
         }

@@ -23,7 +23,7 @@ impl Tensor {
     ///
     /// ```
     /// use wgrad::{Device, Tensor};
-    /// let x = Tensor::new([2.0f32, 3.0], [2], &Device::cpu())?.requires_grad()?;
+    /// let x = Tensor::new([2.0f32, 3.0], [2], &Device::cpu()?)?.requires_grad()?;
     /// x.square().sum_all().backward()?;
     /// assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [4.0, 6.0]);
     /// # Ok::<(), wgrad::Error>(())

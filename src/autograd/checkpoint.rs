@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::graph::{self, Node, Phase, Tensor, Value};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,7 +19,7 @@ fn fresh_scope() -> u64 {
 ///
 /// ```
 /// use wgrad::{Device, Tensor, autograd::checkpoint};
-/// let x = Tensor::new([0.5f32, 1.0], [2], &Device::cpu())?.requires_grad()?;
+/// let x = Tensor::new([0.5f32, 1.0], [2], &Device::cpu()?)?.requires_grad()?;
 /// checkpoint(|| x.exp().sin()).sum_all().backward()?;
 /// assert!(x.grad().is_some());
 /// # Ok::<(), wgrad::Error>(())
@@ -39,11 +40,11 @@ impl Recomputed {
         if node.scope == 0 {
             return Ok(node.clone());
         }
-        if !self.scopes.contains_key(&node.scope) {
-            let again = record_again(node.scope, walk, create_graph)?;
-            self.scopes.insert(node.scope, again);
-        }
-        Ok(self.scopes[&node.scope].get(&node.id).unwrap_or(node).clone())
+        let again = match self.scopes.entry(node.scope) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(record_again(node.scope, walk, create_graph)?),
+        };
+        Ok(again.get(&node.id).unwrap_or(node).clone())
     }
 }
 

@@ -94,8 +94,8 @@ fn check_with(f: &dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[Tensor], o
                 Some(g) => g.to_vec::<f64>()?.iter().zip(&direction).map(|(g, d)| g * d).sum(),
                 None => 0.0,
             };
-            let off = (numeric - analytic).abs();
-            if !(off <= options.atol + options.rtol * numeric.abs()) {
+            let near = (numeric - analytic).abs() <= options.atol + options.rtol * numeric.abs();
+            if !near {
                 return Err(Error::gradient(format!("gradcheck: {what} of input {i}: backward gives {analytic:.9}, differences give {numeric:.9}")));
             }
         }

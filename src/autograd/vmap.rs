@@ -24,13 +24,13 @@ use std::sync::Arc;
 /// # Errors
 /// Inputs without a leading axis or with different ones, an operation without a batch rule, a value read inside, random numbers without seeds.
 pub fn vmap(f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
-    run(f, inputs, None)
+    graph::without_cuts(|| run(f, inputs, None))
 }
 
 /// [`vmap`] with a seed for each model: random operations inside draw for model `i` what they would draw alone with a
 /// [`Generator`](crate::Generator) of seed `seeds[i]`. Seeds are below 2^32.
 pub fn vmap_seeded(f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[&Tensor], seeds: &[u32]) -> Result<Vec<Tensor>> {
-    run(f, inputs, Some(seeds))
+    graph::without_cuts(|| run(f, inputs, Some(seeds)))
 }
 
 fn run(f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[&Tensor], seeds: Option<&[u32]>) -> Result<Vec<Tensor>> {

@@ -58,6 +58,8 @@ const FLAGS: &str = "Exit codes: 0 done, 1 failed, 2 arguments not understood, 3
 
 /// Run the program: read the arguments, run the command they name, and say how it ended.
 pub fn main() -> ExitCode {
+    #[cfg(feature = "gpu")]
+    crate::device::gpu::quiet_drivers();
     let mut program = clap::Command::new("wgrad").version(env!("CARGO_PKG_VERSION")).about(ABOUT).after_help(FLAGS);
     program = program.subcommand_required(true).arg_required_else_help(true).subcommands(COMMANDS.iter().map(|c| (c.describe)()));
     let matches = program.get_matches();

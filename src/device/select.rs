@@ -124,7 +124,7 @@ impl Device {
 
     #[cfg(feature = "gpu")]
     fn default_device() -> Result<(Device, String)> {
-        let list = gpu::adapters();
+        let list = gpu::first_adapters();
         let no_gpu = match list.iter().position(|a| a.kind != Kind::Software) {
             Some(index) => match Self::gpu(index, &GpuOptions::from_env()?) {
                 Ok(device) => {
@@ -150,9 +150,10 @@ impl Device {
 
     #[cfg(feature = "gpu")]
     fn open_adapter(spec: &str, wanted: impl Fn(usize, &str) -> bool) -> Result<(Device, String)> {
-        let list = gpu::adapters();
         let words = |a: &AdapterInfo| format!("{} {} {}", a.backend, a.name, a.driver);
-        let index = list.iter().enumerate().position(|(n, a)| wanted(n, &words(a))).ok_or_else(|| {
+        let find = |list: &[AdapterInfo]| list.iter().enumerate().position(|(n, a)| wanted(n, &words(a)));
+        let index = find(&gpu::first_adapters()).or_else(|| find(&gpu::adapters())).ok_or_else(|| {
+            let list = gpu::adapters();
             let lines = list.iter().enumerate().map(|(n, a)| format!("\n  gpu:{}  {}", n + 1, a.description())).collect::<String>();
             let none = if list.is_empty() { "\n  (no GPU adapter was found)" } else { "" };
             Error::device(format!("device: {spec} is not here; there are:\n  cpu{lines}{none}"))

@@ -198,6 +198,7 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
                 let lines = explain::describe(&canon);
                 let (name, nearest) = (mode::current_plan_name(), explain::nearest(&lines, &state.described));
                 crate::env::tell(3, || format!("plan {name} on {}: {} nodes; {nearest}", engine.device.short_name(), canon.nodes.len()));
+                crate::env::tell(4, || lines.join("\n"));
                 state.described.push((name, lines));
             }
             let plan = Arc::new(plan::build(&mut canon, &engine.device, mode::current_plan_name(), state.policy)?);
@@ -263,20 +264,30 @@ fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Resul
         }
         let as_leaf = canon.leaves.iter().position(|l| l.same(&owner));
         let is_update = canon.nodes[canon.outputs[k].node as usize].op.arenas().is_some();
-        // An update is the last to run, so what else the plan reads of the slice comes before it. A gradient is written somewhere in the middle.
-        let read_here = as_leaf.is_some() && !is_update;
+        let reads = |n: &canon::CanonNode| n.inputs.iter().filter(|x| as_leaf.is_some_and(|l| x.src == canon::Src::Leaf(l as u32))).count() as u32;
+        // Updates are the last to run, so what else the plan reads of the slice comes before; but another's gradient may be this parameter's value itself.
+        // A gradient is written somewhere in the middle.
+        let read_here = as_leaf.is_some() && (!is_update || canon.nodes.iter().any(|n| n.op.arenas().is_some() && reads(n) > 0));
         let slot = owner.slot();
-        let reads_here = canon.nodes.iter().flat_map(|n| &n.inputs).filter(|x| as_leaf.is_some_and(|l| x.src == canon::Src::Leaf(l as u32))).count() as u32;
-        let wanted = slot.handles.load(Relaxed) > 0 || slot.consumers.load(Relaxed) > reads_here;
+        let reads_here: u32 = canon.nodes.iter().map(reads).sum();
+        // Nodes of this plan that backward may walk after it will keep a handle on what they read.
+        let kept = as_leaf.is_some_and(|l| (0..canon.run.len()).filter(|&i| canon.history[i]).any(|i| keeps(canon, i, l as u32)));
+        let wanted = slot.handles.load(Relaxed) > 0 || slot.consumers.load(Relaxed) > reads_here || kept;
         if (wanted && !lost) || (read_here && !missed) {
             let to = engine.alloc(from.bytes)?;
-            if let (Some(l), false) = (as_leaf, is_update) {
+            if let (Some(l), true) = (as_leaf, read_here) {
                 canon.leaf_storage[l] = to.clone();
             }
             moves.push(Move { value: owner, from, to });
         }
     }
     Ok(moves)
+}
+
+/// Whether node `i`, with history, keeps a leaf for backward.
+fn keeps(canon: &Canon, i: usize, leaf: u32) -> bool {
+    let saves = canon.run[i].op.saves();
+    canon.nodes[i].inputs.iter().enumerate().any(|(n, x)| x.src == canon::Src::Leaf(leaf) && (canon.run[i].scope != 0 || saves.inputs >> n & 1 == 1))
 }
 
 fn arena_of(canon: &Canon, leaf: u32) -> Result<Arc<Arena>> {

@@ -17,6 +17,7 @@ thread_local! {
     static GRAD: Cell<bool> = const { Cell::new(true) };
     static PHASE: Cell<Phase> = const { Cell::new(Phase::Forward) };
     static SCOPE: Cell<Scope> = const { Cell::new(0) };
+    static CUTS: Cell<bool> = const { Cell::new(true) };
     static NAME: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -49,6 +50,15 @@ pub(crate) fn scope() -> Scope {
 
 pub(crate) fn with_scope<R>(scope: Scope, f: impl FnOnce() -> R) -> R {
     scoped(&SCOPE, scope, f)
+}
+
+pub(crate) fn cuts() -> bool {
+    CUTS.get()
+}
+
+/// Run `f` without running what it records, however much that is: what vmap records over stand-ins has no values.
+pub(crate) fn without_cuts<R>(f: impl FnOnce() -> R) -> R {
+    scoped(&CUTS, false, f)
 }
 
 /// Set a thread-local for the time of `f`, also when `f` unwinds.

@@ -47,7 +47,7 @@ pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Po
     merge_common(canon, policy.fault);
     if policy.fault == Some(Fault::WrongSlot) {
         let end = canon.data.len();
-        canon.nodes.iter_mut().filter(|n| n.slots.len() > 0).for_each(|n| n.slot_base = (n.slot_base + 1).min(end - n.slots.len()));
+        canon.nodes.iter_mut().filter(|n| !n.slots.is_empty()).for_each(|n| n.slot_base = (n.slot_base + 1).min(end - n.slots.len()));
     }
     let program = match device {
         Device::Cpu(cpu) => {

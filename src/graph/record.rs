@@ -207,7 +207,8 @@ fn new_leaf(op: Arc<dyn Op>, meta: Meta, state: NodeState, engine: &Arc<Engine>,
 impl Value {
     /// Whether a result computed from this value can be differentiated: it leads to a leaf, and no backward has consumed the way there.
     pub fn carries_grad(&self) -> bool {
-        self.node.grad.is_some() || (self.node.requires_grad && self.node.body().history)
+        // An index that an op gives beside its result depends on the leaf, too, but has no slope.
+        self.meta().dtype.is_float() && (self.node.grad.is_some() || self.node.requires_grad && self.node.body().history)
     }
 }
 
@@ -236,6 +237,9 @@ fn on_host(op: &dyn Op, slots: &Slots, inputs: &[&Tensor], outs: &[Meta], engine
 
 /// A pending graph above WGRAD_MAX_PENDING nodes (or bytes) is run. Counted, never timed: the cuts are the same in every run.
 fn cut_if_long(node: &Arc<Node>) -> Result<()> {
+    if !mode::cuts() {
+        return Ok(());
+    }
     let nodes = node.recorder.pending.load(Relaxed);
     if nodes >= env::max_pending()? || node.recorder.bytes.load(Relaxed) >= env::max_pending_bytes()? {
         return engine::flush(&node.engine.device);

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 ///
 /// ```
 /// use wgrad::{Device, Tensor};
-/// let device = Device::cpu();
+/// let device = Device::cpu()?;
 /// let x = Tensor::new([1.0f32, -2.0, 3.0], [3], &device)?;
 /// assert_eq!((&x * 2.0).relu().to_vec::<f32>()?, [2.0, 0.0, 6.0]);
 /// # Ok::<(), wgrad::Error>(())

@@ -1,4 +1,4 @@
-//! Losses as values that hold their settings.
+//! Losses as modules of their settings: what PyTorch calls criteria.
 //!
 //! ```
 //! use wgrad::nn::CrossEntropyLoss;

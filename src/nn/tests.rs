@@ -6,12 +6,10 @@ use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::ops::Generator;
 use crate::tensor::{DType, Meta};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-/// Each call of `Device::cpu` opens a device of its own; the tests share one.
 fn device() -> Device {
-    static CPU: LazyLock<Device> = LazyLock::new(|| Device::cpu().unwrap());
-    CPU.clone()
+    Device::cpu().unwrap()
 }
 
 fn seeded(seed: u64) -> Arc<Generator> {
@@ -224,7 +222,8 @@ fn the_seed_decides_the_values() {
 
 #[test]
 fn building_a_model_runs_no_plan() {
-    let d = Device::cpu().unwrap();
+    // A device of its own: other tests move the shared one's counters.
+    let d = Device::cpu_with(1, false).unwrap();
     let before = d.counters();
     Sequential::from_specs(&digits(), &[1, 8, 8], &seeded(0), &d).unwrap();
     assert_eq!(d.counters().since(&before).plans_built, 0);

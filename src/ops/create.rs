@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 ///
 /// ```
 /// use wgrad::{Device, Generator, Tensor};
-/// let device = Device::cpu();
+/// let device = Device::cpu()?;
 /// let a = Tensor::rand([4], &Generator::new(7), &device)?.to_vec::<f32>()?;
 /// let b = Tensor::rand([4], &Generator::new(7), &device)?.to_vec::<f32>()?;
 /// assert_eq!(a, b);
@@ -143,5 +143,5 @@ pub(super) fn batch_source(row_: &'static Row, ctx: &Batched<'_>) -> Result<Vec<
     column[0] = ctx.k;
     let seeds = seeds.try_reshape(column)?.try_expand(meta.shape.with(0, ctx.k))?;
     let out = Tensor::try_apply1(RowOp { row: seeded, source: None }, slots, &[&seeds])?;
-    Ok(vec![out])
+    Ok(vec![out.try_to_dtype(meta.dtype)?])
 }

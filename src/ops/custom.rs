@@ -32,7 +32,7 @@ type Groups = Box<dyn Fn(&[Meta], &[Meta]) -> usize + Send + Sync>;
 ///     Ok(())
 /// })
 /// .gradient(|_, g| Ok(vec![g[0].as_ref().map(|g| g * 2.0)]));
-/// let x = Tensor::new([1.0f32, 2.0], [2], &Device::cpu())?.requires_grad()?;
+/// let x = Tensor::new([1.0f32, 2.0], [2], &Device::cpu()?)?.requires_grad()?;
 /// double.apply(&[&x], &[])?.sum_all().backward()?;
 /// assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [2.0, 2.0]);
 /// # Ok::<(), wgrad::Error>(())

@@ -11,7 +11,7 @@ impl Tensor {
     ///
     /// ```
     /// use wgrad::{Device, Generator, Tensor};
-    /// let y = Tensor::ones([1000], &Device::cpu()).dropout(0.25, true, &Generator::new(1));
+    /// let y = Tensor::ones([1000], &Device::cpu()?).dropout(0.25, true, &Generator::new(1));
     /// let kept = y.to_vec::<f32>()?.iter().filter(|v| **v > 0.0).count();
     /// assert!((700..800).contains(&kept));
     /// # Ok::<(), wgrad::Error>(())

@@ -14,7 +14,7 @@ pub use custom::CustomOp;
 pub use loss::{CrossEntropy, Reduction};
 pub use norm::BatchNorm;
 pub use pool::{AvgPool2dOptions, MaxPool2dOptions};
-pub use row_op::AsRow;
+pub use row_op::IntoRow;
 pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};

@@ -170,7 +170,7 @@ impl Tensor {
     ///
     /// ```
     /// use wgrad::{Device, Tensor, ops::BatchNorm};
-    /// let x = Tensor::new([1.0f32, 3.0], [2, 1], &Device::cpu())?;
+    /// let x = Tensor::new([1.0f32, 3.0], [2, 1], &Device::cpu()?)?;
     /// let (y, _) = x.batch_norm(None, None, &BatchNorm { eps: 0.0, ..Default::default() });
     /// assert_eq!(y.to_vec::<f32>()?, [-1.0, 1.0]);
     /// # Ok::<(), wgrad::Error>(())

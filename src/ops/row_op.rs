@@ -157,8 +157,8 @@ impl Tensor {
     ///
     /// # Errors
     /// Shapes that do not broadcast, element types that the row does not take.
-    pub fn apply_row(row: impl AsRow, floats: &[f64], inputs: &[&Tensor]) -> Result<Tensor> {
-        let row = row.as_row();
+    pub fn apply_row(row: impl IntoRow, floats: &[f64], inputs: &[&Tensor]) -> Result<Tensor> {
+        let row = row.into_row();
         let mut shape: Shape = *inputs[0].shape();
         for t in &inputs[1..] {
             shape = broadcast(&shape, t.shape()).ok_or_else(|| {
@@ -172,19 +172,19 @@ impl Tensor {
 }
 
 /// A row, or the name of one.
-pub trait AsRow {
+pub trait IntoRow {
     /// The row.
-    fn as_row(self) -> &'static Row;
+    fn into_row(self) -> &'static Row;
 }
 
-impl AsRow for &'static Row {
-    fn as_row(self) -> &'static Row {
+impl IntoRow for &'static Row {
+    fn into_row(self) -> &'static Row {
         self
     }
 }
 
-impl AsRow for &str {
-    fn as_row(self) -> &'static Row {
+impl IntoRow for &str {
+    fn into_row(self) -> &'static Row {
         row(self)
     }
 }

@@ -276,13 +276,17 @@ impl Tensor {
     /// The elements of each of `dims` in reverse order.
     #[track_caller]
     pub fn flip(&self, dims: &[isize]) -> Tensor {
-        ok(dims.iter().map(|&d| self.shape().dim(d)).collect::<Result<Vec<_>>>().and_then(|mut d| {
-            d.sort_unstable();
-            if d.windows(2).any(|w| w[0] == w[1]) {
-                return Err(Error::shape(format!("flip: dims {dims:?} name a dimension twice")));
-            }
-            Tensor::try_apply1(View::Flip(d), Slots::none(), &[self])
-        }))
+        ok(self.try_flip(dims))
+    }
+
+    /// [`Tensor::flip`], or an error where a dimension is out of range or named twice.
+    pub fn try_flip(&self, dims: &[isize]) -> Result<Tensor> {
+        let mut sorted = dims.iter().map(|&d| self.shape().dim(d)).collect::<Result<Vec<_>>>().map_err(|e| e.context("flip"))?;
+        sorted.sort_unstable();
+        if sorted.windows(2).any(|w| w[0] == w[1]) {
+            return Err(Error::shape(format!("flip: dims {dims:?} name a dimension twice")));
+        }
+        Tensor::try_apply1(View::Flip(sorted), Slots::none(), &[self])
     }
 
     /// [`Tensor::to_dtype`], or an error where the device lacks the type.
@@ -322,6 +326,8 @@ pub(super) static OPS: &[OpEntry] = &[
             vec![
                 Sample::new("[2, 3, 4] by [2, 0, 1]", vec![Arg::float([2, 3, 4])], 1, |x| Ok(vec![x[0].try_permute(&[2, 0, 1])?.square()])),
                 Sample::new("[5, 7] transposed", vec![Arg::float([5, 7])], 1, |x| Ok(vec![x[0].t().square()])),
+                Sample::new("[0, 3] transposed", vec![Arg::float([0, 3])], 1, |x| Ok(vec![x[0].t().square()])),
+                Sample::new("[1, 1] transposed", vec![Arg::float([1, 1])], 1, |x| Ok(vec![x[0].t().square()])),
             ]
         },
         misuse: || {
@@ -339,6 +345,9 @@ pub(super) static OPS: &[OpEntry] = &[
             vec![
                 Sample::new("[2, 6] to [3, 4]", vec![Arg::float([2, 6])], 1, |x| Ok(vec![x[0].try_reshape([3, 4])?.square()])),
                 Sample::new("transposed, so copied", vec![Arg::float([2, 6])], 1, |x| Ok(vec![x[0].t().try_reshape([3, 4])?.square()])),
+                Sample::new("[7, 5] transposed, so copied", vec![Arg::float([7, 5])], 1, |x| Ok(vec![x[0].t().try_reshape([35])?.square()])),
+                Sample::new("[0, 3] to [3, 0, 2]", vec![Arg::float([0, 3])], 1, |x| Ok(vec![x[0].try_reshape([3, 0, 2])?.square()])),
+                Sample::new("[1] to []", vec![Arg::float([1])], 1, |x| Ok(vec![x[0].try_reshape(&[][..])?.square()])),
             ]
         },
         misuse: || {
@@ -352,7 +361,14 @@ pub(super) static OPS: &[OpEntry] = &[
         doc: "dimensions of size 1 repeated",
         order: Order::Any,
         nodes: &["expand"],
-        samples: || vec![Sample::new("[3, 1] to [2, 3, 5]", vec![Arg::float([3, 1])], 10, |x| Ok(vec![x[0].try_expand([2, 3, 5])?.square()]))],
+        samples: || {
+            vec![
+                Sample::new("[3, 1] to [2, 3, 5]", vec![Arg::float([3, 1])], 10, |x| Ok(vec![x[0].try_expand([2, 3, 5])?.square()])),
+                Sample::new("[7] to [11, 7]", vec![Arg::float([7])], 11, |x| Ok(vec![x[0].try_expand([11, 7])?.square()])),
+                Sample::new("[1] to [0, 5]", vec![Arg::float([1])], 1, |x| Ok(vec![x[0].try_expand([0, 5])?.square()])),
+                Sample::new("[0, 1] to [0, 5]", vec![Arg::float([0, 1])], 1, |x| Ok(vec![x[0].try_expand([0, 5])?.square()])),
+            ]
+        },
         misuse: || vec![Misuse::new(vec![Arg::float([3])], "expand: shape [3] cannot be expanded to [2, 4]", |x| Ok(vec![x[0].try_expand([2, 4])?]))],
     },
     OpEntry {
@@ -364,6 +380,9 @@ pub(super) static OPS: &[OpEntry] = &[
             vec![
                 Sample::new("rows 1..4 of 7", vec![Arg::float([7, 3])], 1, |x| Ok(vec![x[0].try_narrow(0, 1, 3)?.square()])),
                 Sample::new("columns 2..3 of 5", vec![Arg::float([4, 5])], 1, |x| Ok(vec![x[0].try_narrow(1, 2, 1)?.square()])),
+                Sample::new("the only one of 1", vec![Arg::float([1])], 1, |x| Ok(vec![x[0].try_narrow(0, 0, 1)?.square()])),
+                Sample::new("nothing of 3", vec![Arg::float([3])], 1, |x| Ok(vec![x[0].try_narrow(0, 2, 0)?.square()])),
+                Sample::new("nothing of nothing", vec![Arg::float([0])], 1, |x| Ok(vec![x[0].try_narrow(0, 0, 0)?.square()])),
             ]
         },
         misuse: || vec![Misuse::new(vec![Arg::float([4])], "narrow: 3..5 is out of range for dim 0 of size 4", |x| Ok(vec![x[0].try_narrow(0, 3, 2)?]))],
@@ -373,8 +392,18 @@ pub(super) static OPS: &[OpEntry] = &[
         doc: "elements of dimensions in reverse order",
         order: Order::Any,
         nodes: &["flip"],
-        samples: || vec![Sample::new("both dims of [3, 5]", vec![Arg::float([3, 5])], 1, |x| Ok(vec![x[0].flip(&[0, 1]).square()]))],
-        misuse: Vec::new,
+        samples: || {
+            let case = |shape: &'static [usize], dims: &'static [isize]| {
+                Sample::new(format!("{dims:?} of {shape:?}"), vec![Arg::float(shape)], 1, move |x| Ok(vec![x[0].try_flip(dims)?.square()]))
+            };
+            vec![case(&[3, 5], &[0, 1]), case(&[2, 3, 7], &[-1]), case(&[1], &[0]), case(&[0, 2], &[0, 1])]
+        },
+        misuse: || {
+            vec![
+                Misuse::new(vec![Arg::float([2, 3])], "flip: dim 2 is out of range for shape [2, 3]", |x| Ok(vec![x[0].try_flip(&[2])?])),
+                Misuse::new(vec![Arg::float([2, 3])], "flip: dims [1, -1] name a dimension twice", |x| Ok(vec![x[0].try_flip(&[1, -1])?])),
+            ]
+        },
     },
     OpEntry {
         name: "detach",

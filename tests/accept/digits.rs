@@ -189,7 +189,7 @@ fn steady_gpu(s: &mut State) -> anyhow::Result<Outcome> {
 fn nearest_neighbour() -> anyhow::Result<f64> {
     use wgrad::data::{Dataset, Split, Table, Targets, Task};
     let table = Table::read_csv(root().join("examples/digits.csv"))?;
-    let data = Dataset::from_table(&table, "digit", Task::Classification { classes: Some(10) })?;
+    let data = Dataset::from_table(&table, None, Some(("digit", Task::Classes(Some(10)))))?;
     let Targets::Classes { labels, .. } = data.targets() else { bail!("digits.csv has no classes") };
     let width = data.sample_shape().iter().product::<usize>();
     let row = |i: usize| &data.features()[i * width..][..width];

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use wgrad::nn::Param;
-use wgrad::ops::{BatchNorm, CrossEntropy, PadMode, Reduction};
+use wgrad::ops::{AvgPool2dOptions, BatchNorm, Conv2dOptions, CrossEntropy, MaxPool2dOptions, PadMode, Reduction};
 use wgrad::optim::{Adam, AdamOptions, AdamW, Optimizer, Sgd, SgdOptions};
 use wgrad::tensor::DType;
 use wgrad::{Error, Result, Tensor};
@@ -195,6 +195,27 @@ fn reduced(c: &Case, f: fn(&Tensor, &[isize], bool) -> Result<Tensor>) -> Result
     one(f(c.x()?, &c.attrs.ints("dim")?, c.attrs.flag("keepdim", false)?))
 }
 
+/// How the losses of elements are put together.
+fn reduction(c: &Case) -> Result<Reduction> {
+    match c.attrs.text("reduction", "mean")?.as_str() {
+        "none" => Ok(Reduction::None),
+        "mean" => Ok(Reduction::Mean),
+        "sum" => Ok(Reduction::Sum),
+        other => Err(Error::invalid(format!("reduction: {other}"))),
+    }
+}
+
+/// How a loss of labels counts them.
+fn classes(c: &Case, smoothing: bool) -> Result<CrossEntropy> {
+    let ignored = c.attrs.int("ignore_index", -100)?;
+    Ok(CrossEntropy {
+        weight: c.opt("weight").cloned(),
+        ignore_index: i32::try_from(ignored).map_err(|e| Error::invalid(format!("ignore_index {ignored}: {e}")))?,
+        reduction: reduction(c)?,
+        label_smoothing: if smoothing { c.attrs.float("label_smoothing", 0.0)? } else { 0.0 },
+    })
+}
+
 /// The parameter after an optimizer saw all gradients.
 fn trained(c: &Case, optimizer: impl FnOnce(Vec<Param>) -> Result<Box<dyn Optimizer>>) -> Result<Vec<Tensor>> {
     let param = Param::new(c.get("param")?)?;
@@ -218,25 +239,6 @@ fn adam_options(c: &Case, weight_decay: f64) -> Result<AdamOptions> {
         eps: c.attrs.float("eps", 1e-8)?,
         weight_decay: c.attrs.float("weight_decay", weight_decay)?,
         amsgrad: c.attrs.flag("amsgrad", false)?,
-    })
-}
-
-fn reduction(c: &Case) -> Result<Reduction> {
-    match c.attrs.text("reduction", "mean")?.as_str() {
-        "none" => Ok(Reduction::None),
-        "mean" => Ok(Reduction::Mean),
-        "sum" => Ok(Reduction::Sum),
-        other => Err(Error::invalid(format!("reduction {other}"))),
-    }
-}
-
-/// How a loss of labels counts them.
-fn counting(c: &Case) -> Result<CrossEntropy> {
-    Ok(CrossEntropy {
-        weight: c.opt("weight").cloned(),
-        ignore_index: i32::try_from(c.attrs.int("ignore_index", -100)?).map_err(|e| Error::invalid(format!("ignore_index: {e}")))?,
-        reduction: reduction(c)?,
-        label_smoothing: 0.0,
     })
 }
 
@@ -282,7 +284,7 @@ const CALLS: &[(&str, Call)] = &[
         let size: Vec<usize> = c.attrs.ints("size")?.iter().map(|&n| n as usize).collect();
         one(c.x()?.try_expand(size))
     }),
-    ("flip", |c| Ok(vec![c.x()?.flip(&c.attrs.ints("dim")?)])),
+    ("flip", |c| one(c.x()?.try_flip(&c.attrs.ints("dim")?))),
     ("narrow", |c| one(c.x()?.try_narrow(c.attrs.int("dim", None)? as isize, c.attrs.size("start")?, c.attrs.size("length")?))),
     ("cat", |c| {
         let inputs: Vec<Tensor> = c.inputs.iter().map(|(_, t)| t.clone()).collect();
@@ -298,24 +300,50 @@ const CALLS: &[(&str, Call)] = &[
         };
         one(c.x()?.try_pad(&c.attrs.ints("pad")?, mode))
     }),
+    ("conv2d", |c| {
+        let options = Conv2dOptions {
+            stride: c.attrs.pair("stride", [1, 1])?,
+            padding: c.attrs.pair("padding", [0, 0])?,
+            dilation: c.attrs.pair("dilation", [1, 1])?,
+            groups: c.attrs.int("groups", 1)? as usize,
+        };
+        one(c.x()?.try_conv2d(c.get("weight")?, c.opt("bias"), options))
+    }),
+    ("max_pool2d", |c| {
+        let kernel = c.attrs.pair("kernel_size", None)?;
+        let options = MaxPool2dOptions {
+            stride: Some(c.attrs.pair("stride", kernel)?),
+            padding: c.attrs.pair("padding", [0, 0])?,
+            dilation: c.attrs.pair("dilation", [1, 1])?,
+            ceil_mode: c.attrs.flag("ceil_mode", false)?,
+        };
+        one(c.x()?.try_max_pool2d(kernel, options))
+    }),
+    ("avg_pool2d", |c| {
+        let kernel = c.attrs.pair("kernel_size", None)?;
+        let options = AvgPool2dOptions {
+            stride: Some(c.attrs.pair("stride", kernel)?),
+            padding: c.attrs.pair("padding", [0, 0])?,
+            ceil_mode: c.attrs.flag("ceil_mode", false)?,
+            count_include_pad: c.attrs.flag("count_include_pad", true)?,
+        };
+        one(c.x()?.try_avg_pool2d(kernel, options))
+    }),
+    ("batch_norm", |c| {
+        let pair = |a, b| c.opt(a).zip(c.opt(b)).map(|(a, b)| [a, b]);
+        let options = BatchNorm { training: c.attrs.flag("training", false)?, momentum: c.attrs.float("momentum", 0.1)?, eps: c.attrs.float("eps", 1e-5)? };
+        let (y, running) = c.x()?.try_batch_norm(pair("running_mean", "running_var"), pair("weight", "bias"), &options)?;
+        Ok(std::iter::once(y).chain(running.into_iter().flatten()).collect())
+    }),
     ("softmax", |c| one(c.x()?.try_softmax(c.attrs.int("dim", None)? as isize))),
     ("log_softmax", |c| one(c.x()?.try_log_softmax(c.attrs.int("dim", None)? as isize))),
+    ("mse_loss", |c| one(c.x()?.try_mse_loss(c.get("target")?, reduction(c)?))),
+    ("cross_entropy", |c| one(c.x()?.cross_entropy_with(c.get("target")?, &classes(c, true)?))),
+    ("nll_loss", |c| one(c.x()?.nll_loss_with(c.get("target")?, &classes(c, false)?))),
     ("gather", |c| one(c.x()?.try_gather(c.attrs.int("dim", None)? as isize, c.get("index")?))),
     ("index_select", |c| one(c.x()?.try_index_select(c.attrs.int("dim", None)? as isize, c.get("index")?))),
-    ("scatter_add", |c| one(c.x()?.try_scatter_add(c.attrs.int("dim", None)? as isize, c.get("index")?, c.get("src")?))),
     ("embedding", |c| one(Tensor::try_embedding(c.get("weight")?, c.get("indices")?))),
-    ("nll_loss", |c| one(c.x()?.nll_loss_with(c.get("target")?, &counting(c)?))),
-    ("cross_entropy", |c| {
-        let options = CrossEntropy { label_smoothing: c.attrs.float("label_smoothing", 0.0)?, ..counting(c)? };
-        one(c.x()?.cross_entropy_with(c.get("target")?, &options))
-    }),
-    ("mse_loss", |c| one(c.x()?.try_mse_loss(c.get("target")?, reduction(c)?))),
-    ("batch_norm", |c| {
-        let options = BatchNorm { training: c.attrs.flag("training", false)?, momentum: c.attrs.float("momentum", 0.1)?, eps: c.attrs.float("eps", 1e-5)? };
-        let (running, affine) = ([c.get("running_mean")?, c.get("running_var")?], [c.get("weight")?, c.get("bias")?]);
-        let (y, after) = c.x()?.try_batch_norm(Some(running), Some(affine), &options)?;
-        Ok(std::iter::once(y).chain(after.into_iter().flatten()).collect())
-    }),
+    ("scatter_add", |c| one(c.x()?.try_scatter_add(c.attrs.int("dim", None)? as isize, c.get("index")?, c.get("src")?))),
     ("optim.sgd", |c| {
         let options = SgdOptions {
             lr: c.attrs.float("lr", 1e-3)?,

@@ -1,7 +1,10 @@
 //! The integration tests: one binary, a module for each thing that is tested.
 
+mod adapters;
 mod cli;
 mod common;
+mod dry;
+mod edges;
 mod fuzz;
 mod golden;
 mod golden_ops;
@@ -11,3 +14,4 @@ mod ops;
 mod promises;
 mod smoke;
 mod tidy;
+mod train;

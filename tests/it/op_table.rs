@@ -53,7 +53,7 @@ pub fn op_cases() -> Vec<Case> {
 fn order(row: &Row) -> Order {
     let slope = |s: &Slope| match s {
         Slope::None => Order::Zero,
-        Slope::Row(name) if order(rows::row(name)) == Order::Zero => Order::First,
+        Slope::Row(name) if rows::row(name).slopes.iter().any(|s| matches!(s, Slope::None)) => Order::First,
         _ => Order::Any,
     };
     let differentiable = matches!(row.sig, Sig::Float | Sig::Number | Sig::Select | Sig::Cast(DType::F32 | DType::F64));
@@ -125,13 +125,15 @@ fn sources(row: &'static Row) -> Vec<Case> {
         "normal" => Box::new(|x| Ok(vec![Tensor::randn([5, 7], &Generator::restore(7, 1 << 33), x[0].device())?])),
         "uniform_seeded" => seeded(|x| Tensor::rand([13], &Generator::new(0), x.device())),
         "normal_seeded" => seeded(|x| Tensor::randn([13], &Generator::new(0), x.device())),
-        "bernoulli" | "bernoulli_seeded" => return Vec::new(),
+        "bernoulli" => Box::new(|x| Ok(vec![x[0].dropout(0.3, true, &Generator::new(7))])),
+        "bernoulli_seeded" => seeded(|x| Ok(x.dropout(0.3, true, &Generator::new(0)))),
         other => panic!("the row {other} has no sample: name its public door here"),
     };
     let shape: &[usize] = if row.name.ends_with("_seeded") { &[3, 13] } else { &[5, 7] };
-    let case = Case::new(row.name, Order::Zero, Sample::new("source", like(shape), 1, door));
-    // Dropout multiplies its mask once more.
-    vec![Case { ulp: Some(row.ulp.max(if row.name.starts_with("bern") { 2.0 } else { 0.0 })), ..case }]
+    // Dropout multiplies its mask once more, and that has a gradient.
+    let dropout = row.name.starts_with("bernoulli");
+    let case = Case::new(row.name, if dropout { Order::Any } else { Order::Zero }, Sample::new("source", like(shape), 1, door));
+    vec![Case { ulp: Some(row.ulp.max(if dropout { 2.0 } else { 0.0 })), ..case }]
 }
 
 /// How an input lies in its buffer.
@@ -144,6 +146,21 @@ pub enum Lay {
     Sliced,
     /// One dimension repeated.
     Broadcast,
+}
+
+/// Operations that are not run over repeated values, and why.
+const NOT_REPEATED: &[(&str, &str)] = &[
+    ("var", "the variance of equal values is a rounding error, which no bound relative to it can hold"),
+    ("batch_norm", "so it is here, and divided by its own root"),
+];
+
+const LAYS: [Lay; 4] = [Lay::Contiguous, Lay::Transposed, Lay::Sliced, Lay::Broadcast];
+
+/// The layouts in which a case is run: all where its inputs have room for them.
+pub fn lays(case: &Case) -> Vec<Lay> {
+    let size = draw(case, 0).iter().map(|v| v.numbers.len()).max().unwrap_or(0);
+    let repeated = !NOT_REPEATED.iter().any(|(op, _)| *op == case.op);
+    LAYS.into_iter().filter(|l| *l == Lay::Contiguous || size > 1 && size < 5000 && (repeated || *l != Lay::Broadcast)).collect()
 }
 
 /// The values of an input.
@@ -188,7 +205,7 @@ fn strides(shape: &[usize]) -> Vec<usize> {
 }
 
 impl Values {
-    /// The dimension that [`Lay::Broadcast`] repeats in input `n`, if another one is left: of one value alone, a variance is rounding errors only.
+    /// The dimension that [`Lay::Broadcast`] repeats in input `n`, if another one is left.
     fn repeated(&self, n: usize) -> Option<usize> {
         let dims: Vec<usize> = (0..self.shape.rank()).filter(|&d| self.shape[d] > 1).collect();
         if dims.len() < 2 {
@@ -220,7 +237,7 @@ impl Values {
         match lay {
             Lay::Broadcast => {
                 let Some(d) = self.repeated(n) else { return leaf(&self.numbers, &self.shape) };
-                let kept: Vec<f64> = (0..self.numbers.len()).filter(|i| i / s[d] % self.shape[d] == 0).map(|i| self.numbers[i]).collect();
+                let kept: Vec<f64> = (0..self.numbers.len()).filter(|i| (i / s[d]).is_multiple_of(self.shape[d])).map(|i| self.numbers[i]).collect();
                 let mut shape = self.shape.to_vec();
                 shape[d] = 1;
                 leaf(&kept, &shape)?.try_expand(self.shape)
@@ -306,22 +323,34 @@ fn seeds(outputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     outputs.iter().enumerate().map(one).collect()
 }
 
-/// The outputs of a case, and the gradient of each float input where there is one.
-pub fn record(case: &Case, inputs: &[Tensor]) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
+/// The outputs of a case, and the gradient of each float input where there is one; where `twice`, then the gradients of a weighted sum of these, by the inputs
+/// and by what the outputs were fed with.
+pub fn record(case: &Case, inputs: &[Tensor], twice: bool) -> Result<(Vec<Tensor>, Vec<Option<Tensor>>)> {
     let outputs = (case.run)(inputs)?;
     let floats: Vec<&Tensor> = inputs.iter().filter(|t| t.dtype().is_float()).collect();
     let from: Vec<&Tensor> = outputs.iter().filter(|t| t.is_grad_required()).collect();
     if from.is_empty() || case.order == Order::Zero {
         return Ok((outputs, vec![None; floats.len()]));
     }
-    let grads = grad_with(&from, &floats, &GradOptions { grad_outputs: Some(seeds(&from)?), ..Default::default() })?;
+    let mut fed = seeds(&from)?;
+    if twice {
+        fed = fed.iter().map(Tensor::requires_grad).collect::<Result<_>>()?;
+    }
+    let mut grads = grad_with(&from, &floats, &GradOptions { grad_outputs: Some(fed.clone()), create_graph: twice, ..Default::default() })?;
+    if twice {
+        let again: Vec<Tensor> = grads.iter().flatten().filter(|g| g.is_grad_required()).cloned().collect();
+        let again: Vec<&Tensor> = again.iter().collect();
+        // What many terms cancel in to a single number has no scale of its own to be compared by.
+        let by: Vec<&Tensor> = floats.into_iter().chain(fed.iter().filter(|t| t.numel() > 1)).collect();
+        grads.extend(grad_with(&again, &by, &GradOptions { grad_outputs: Some(seeds(&again)?), ..Default::default() })?);
+    }
     Ok((outputs, grads))
 }
 
-/// Run a case over inputs that lie as `lay` says.
+/// Run a case over inputs that lie as `lay` says. Operations are differentiated twice where they lie plainly.
 pub fn answer(case: &Case, values: &[Values], lay: Lay, floats: DType, device: &Device) -> Result<Answer> {
     let inputs = values.iter().enumerate().map(|(n, v)| v.tensor(n, lay, floats, device)).collect::<Result<Vec<_>>>()?;
-    let (outputs, grads) = record(case, &inputs)?;
+    let (outputs, grads) = record(case, &inputs, case.order == Order::Any && case.ulp.is_none() && lay == Lay::Contiguous)?;
     read(&outputs, &grads)
 }
 

@@ -48,17 +48,66 @@ pub fn adapters() -> Vec<AdapterInfo> {
     enumerate().iter().map(|(info, _)| info.clone()).collect()
 }
 
-/// The list of [`adapters`], with their handles. Looked up once a process: drivers are slow to load, and some complain on standard error each time.
-pub(super) fn enumerate() -> &'static [(AdapterInfo, wgpu::Adapter)] {
-    static LIST: OnceLock<Vec<(AdapterInfo, wgpu::Adapter)>> = OnceLock::new();
+/// The beginning of the list of [`adapters`], as far as it can be told without loading OpenGL: all of it where OpenGL might have hardware to offer.
+/// Loading OpenGL makes Mesa complain on standard error where there is no desktop, so it is left alone until someone asks for it.
+pub(crate) fn first_adapters() -> Vec<AdapterInfo> {
+    beginning().iter().map(|(info, _)| info.clone()).collect()
+}
+
+/// An adapter with its handle.
+type Found = (AdapterInfo, wgpu::Adapter);
+
+/// The list of [`adapters`], with their handles. Looked up once a process: drivers are slow to load.
+fn enumerate() -> &'static [Found] {
+    static LIST: OnceLock<Vec<Found>> = OnceLock::new();
     LIST.get_or_init(|| {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let found = super::scope::ready(instance.enumerate_adapters(wgpu::Backends::all()));
-        let mut list: Vec<_> = found.into_iter().filter(has_floor).map(|a| (describe(&a.get_info(), &a.limits(), a.features() & wanted()), a)).collect();
-        // A stable sort: twins (two equal cards) keep the driver's order.
-        list.sort_by(|(a, _), (b, _)| (a.kind, backend_rank(a.backend), &a.name).cmp(&(b.kind, backend_rank(b.backend), &b.name)));
+        let mut list = without_gl().to_vec();
+        list.extend(look_up(wgpu::Backends::GL));
+        sort(&mut list);
         list
     })
+}
+
+fn without_gl() -> &'static [Found] {
+    static LIST: OnceLock<Vec<Found>> = OnceLock::new();
+    LIST.get_or_init(|| {
+        let mut list = look_up(wgpu::Backends::all() - wgpu::Backends::GL);
+        sort(&mut list);
+        list
+    })
+}
+
+/// On a Linux without a device node for graphics, OpenGL has software at best, which stands at the end of the list.
+fn beginning() -> &'static [Found] {
+    let hardware = !cfg!(target_os = "linux") || std::path::Path::new("/dev/dri").exists();
+    if hardware || without_gl().is_empty() { enumerate() } else { without_gl() }
+}
+
+/// The `index`-th adapter of the list.
+pub(super) fn adapter(index: usize) -> Option<&'static Found> {
+    beginning().get(index).or_else(|| enumerate().get(index))
+}
+
+/// Ask Mesa to leave out the layer that reorders devices: wgrad has an order of its own, and the layer complains on standard error where there is no desktop.
+/// For a program's first lines: it does nothing once there is a second thread.
+pub(crate) fn quiet_drivers() {
+    const LAYER: &str = "NODEVICE_SELECT";
+    let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);
+    if alone && std::env::var_os(LAYER).is_none() {
+        // SAFETY: this is the process's only thread, so nothing reads the environment at the same time.
+        unsafe { std::env::set_var(LAYER, "1") };
+    }
+}
+
+fn look_up(backends: wgpu::Backends) -> Vec<Found> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
+    let found = super::scope::ready(instance.enumerate_adapters(backends));
+    found.into_iter().filter(has_floor).map(|a| (describe(&a.get_info(), &a.limits(), a.features() & wanted()), a)).collect()
+}
+
+/// A stable sort: twins (two equal cards) keep the driver's order.
+fn sort(list: &mut [Found]) {
+    list.sort_by(|(a, _), (b, _)| (a.kind, backend_rank(a.backend), &a.name).cmp(&(b.kind, backend_rank(b.backend), &b.name)));
 }
 
 /// Whether a device with exactly the default limits can be opened.

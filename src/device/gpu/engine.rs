@@ -8,7 +8,7 @@ use crate::device::{Access, Counters, Slot, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use smallvec::SmallVec;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Bytes of the buffer of NaN that poisoned ranges are copied from.
 const POISON_BYTES: usize = 1 << 20;
@@ -144,11 +144,8 @@ impl Gpu {
     pub(super) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> Result<wgpu::SubmissionIndex> {
         Counters::add(&self.counters.submits, 1);
         let index = self.queue.submit(commands);
-        // The one way to learn that a submission was dropped: its number is above the last that was accepted. This does not wait.
-        match self.poll(wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: Some(Duration::ZERO) }) {
-            Err(wgpu::PollError::WrongSubmissionIndex(..)) => Err(Error::device_lost(format!("{}: the device is lost", self.info.short_name()))),
-            _ => Ok(index),
-        }
+        // The one way to learn that a submission was dropped: its number is above the last that was accepted.
+        if self.accepted(&index) { Ok(index) } else { Err(Error::device_lost(format!("{}: the device is lost", self.info.short_name()))) }
     }
 
     /// The bind group of a launch. Inside a scope.

@@ -15,6 +15,8 @@ pub(super) const ALIGN: usize = 256;
 pub(super) enum Use {
     /// Storage, uniforms, copies in both directions.
     Shader,
+    /// The same, kept by a program for as long as it lives.
+    Program,
     /// Read by the host.
     Staging,
 }
@@ -22,7 +24,9 @@ pub(super) enum Use {
 impl Use {
     fn usage(self) -> wgpu::BufferUsages {
         match self {
-            Use::Shader => wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            Use::Shader | Use::Program => {
+                wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST
+            }
             Use::Staging => wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
         }
     }
@@ -148,22 +152,18 @@ impl Gpu {
         self.alloc_for(Use::Shader, bytes)
     }
 
-    /// A buffer that a program keeps for as long as it lives. A small one is always new: taken from the free list, it would be missing there for the loop
-    /// that had freed it, and that loop would make one in the middle of its steady state.
+    /// A buffer that a program keeps for as long as it lives. Small ones have free lists of their own: taken from those of values, one would be missing there
+    /// for the loop that had freed it, and that loop would make one in the middle of its steady state.
     pub(super) fn alloc_kept(self: &Arc<Self>, bytes: usize) -> Result<Arc<GpuBuffer>> {
         const SMALL: usize = 64 << 10;
-        self.take(Use::Shader, bytes, bytes > SMALL)
+        self.alloc_for(if bytes > SMALL { Use::Shader } else { Use::Program }, bytes)
     }
 
     pub(super) fn alloc_for(self: &Arc<Self>, u: Use, bytes: usize) -> Result<Arc<GpuBuffer>> {
-        self.take(u, bytes, true)
-    }
-
-    fn take(self: &Arc<Self>, u: Use, bytes: usize, reuse: bool) -> Result<Arc<GpuBuffer>> {
         self.alive()?;
         let caps = &self.info.caps;
         let limit = match u {
-            Use::Shader => caps.max_binding_bytes.min(caps.max_buffer_bytes),
+            Use::Shader | Use::Program => caps.max_binding_bytes.min(caps.max_buffer_bytes),
             Use::Staging => caps.max_buffer_bytes,
         } as usize;
         if bytes > limit {
@@ -171,7 +171,7 @@ impl Gpu {
                 .help("use a smaller batch, or split the tensor"));
         }
         let size = class(bytes, limit);
-        let reused = if reuse { self.pool().free.get_mut(&(u, size)).and_then(Vec::pop) } else { None };
+        let reused = self.pool().free.get_mut(&(u, size)).and_then(Vec::pop);
         let raw = match reused {
             Some(raw) => raw,
             None => self.fresh(u, size, bytes)?,

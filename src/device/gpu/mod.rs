@@ -9,6 +9,7 @@ mod readback;
 mod scope;
 
 pub use adapter::{AdapterInfo, adapters};
+pub(crate) use adapter::{first_adapters, quiet_drivers};
 pub use engine::KernelCall;
 pub use memory::GpuBuffer;
 pub use pipeline::validate_wgsl;
@@ -23,7 +24,7 @@ use super::{Caps, CounterValues, Counters, Device, Kind, select};
 use crate::env;
 use crate::error::{Error, Result};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
 /// How a GPU is opened.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +71,8 @@ pub struct Gpu {
     workspace: Mutex<Vec<Weak<GpuBuffer>>>,
     /// Held from the write of a run's words to its last submit: no other run may come between.
     turn: Mutex<()>,
+    /// Held by every poll, alone by the one that must be alone.
+    polls: RwLock<()>,
     checks: Mutex<readback::Checks>,
     /// NaN, to fill buffers from.
     poison: OnceLock<Arc<GpuBuffer>>,
@@ -84,8 +87,8 @@ impl std::fmt::Debug for Gpu {
 impl Gpu {
     /// Open the adapter at `index` of [`adapters`]. `id` must be unique in the process.
     pub fn open(id: u64, index: usize, options: &GpuOptions) -> Result<Arc<Gpu>> {
-        let list = adapter::enumerate();
-        let (info, adapter) = list.get(index).ok_or_else(|| Error::device(format!("gpu: no adapter at position {} of {}", index + 1, list.len())))?;
+        let (info, adapter) =
+            adapter::adapter(index).ok_or_else(|| Error::device(format!("gpu: no adapter at position {} of {}", index + 1, adapters().len())))?;
         let (features, limits) =
             if options.floor { (wgpu::Features::empty(), wgpu::Limits::default()) } else { (adapter.features() & adapter::wanted(), adapter.limits()) };
         let request = wgpu::DeviceDescriptor {
@@ -151,6 +154,7 @@ impl Gpu {
             binds: Mutex::default(),
             workspace: Mutex::default(),
             turn: Mutex::default(),
+            polls: RwLock::default(),
             checks: Mutex::default(),
             poison: OnceLock::new(),
         })

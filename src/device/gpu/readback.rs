@@ -108,7 +108,7 @@ impl Gpu {
 
     /// Words for a program's checks, zeroed.
     pub(super) fn error_words(self: &Arc<Self>, checks: Vec<Check>) -> Result<ErrorWords> {
-        let words = ErrorWords { buffer: self.alloc(checks.len() * 4)?, checks };
+        let words = ErrorWords { buffer: self.alloc_kept(checks.len() * 4)?, checks };
         self.upload(&words.buffer, 0, &vec![0; words.bytes()])?;
         Ok(words)
     }

@@ -7,6 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// Failures that arrive outside of a call: kept here until a call can return them.
 #[derive(Debug, Default)]
@@ -90,6 +91,7 @@ impl Gpu {
 
     /// Poll the device. wgpu 30 panics where the driver reports the loss of the device to a poll; here that is a loss, kept as such.
     pub(super) fn poll(&self, how: wgpu::PollType) -> Result<(), wgpu::PollError> {
+        let _shared = self.polls.read().unwrap_or_else(PoisonError::into_inner);
         match std::panic::catch_unwind(AssertUnwindSafe(|| self.device.poll(how))) {
             Ok(polled) => polled.map(drop),
             Err(_) => {
@@ -97,6 +99,16 @@ impl Gpu {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the submission of that number was taken, which wgpu says to a wait for it alone. This does not wait.
+    pub(super) fn accepted(&self, index: &wgpu::SubmissionIndex) -> bool {
+        // wgpu 30 takes it for a fault when another thread collects what ended between this wait's end and its look at the queue, and panics. So no two go
+        // on at once; where another thread polls now, it or the wait for the result learns what is to be learned.
+        let Ok(_alone) = self.polls.try_write() else { return true };
+        let how = wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: Some(Duration::ZERO) };
+        // The number is looked at first: a panic comes after. If it says that the device is lost, so will the next poll.
+        !matches!(std::panic::catch_unwind(AssertUnwindSafe(|| self.device.poll(how))), Ok(Err(wgpu::PollError::WrongSubmissionIndex(..))))
     }
 
     /// Calls that give something back (unmap, destroy): whatever they say is no one's error, and must not reach a caller's handler.

@@ -186,5 +186,5 @@ fn label(canon: &Canon, group: &Group) -> String {
 /// What a kernel's root reads, made contiguous first where the op does not take the layout: the copies to make, and for each input what to read instead.
 fn copies_needed(canon: &Canon, root: u32, has_prologue: bool) -> Vec<usize> {
     let node = &canon.nodes[root as usize];
-    node.inputs.iter().enumerate().filter(|(n, x)| !(has_prologue && *n == 0) && !node.op.accepts(*n, &x.layout)).map(|(n, _)| n).collect()
+    node.inputs.iter().enumerate().filter(|(n, x)| !(has_prologue && *n == 0 || node.op.accepts(*n, &x.layout))).map(|(n, _)| n).collect()
 }

@@ -1,4 +1,4 @@
-//! Dropout.
+//! The dropout layer, with the generator its masks come from.
 
 use crate::error::{Error, Result};
 use crate::graph::Tensor;

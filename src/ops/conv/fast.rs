@@ -246,7 +246,7 @@ impl Tap {
     }
 
     /// Where the step of the first inside column of result row `oy` lies in the plane.
-    fn from(&self, g: &Geometry, oy: usize) -> usize {
+    fn source(&self, g: &Geometry, oy: usize) -> usize {
         let iy = (oy * g.stride[0]) as isize + self.dy;
         let ix = (self.xs.start * g.stride[1]) as isize + self.dx;
         (iy * g.w as isize + ix) as usize
@@ -275,7 +275,7 @@ fn lay_out(g: &Geometry, rows: &Range<usize>, x: &[f32], windows: &mut [f32], co
                 }
                 if shifted(g) {
                     let (start, end) = (top + tap.xs.start, bottom - (ow - tap.xs.end));
-                    to[start..end].copy_from_slice(&from[tap.from(g, tap.ys.start)..][..end - start]);
+                    to[start..end].copy_from_slice(&from[tap.source(g, tap.ys.start)..][..end - start]);
                     for row in to[top..bottom].chunks_exact_mut(ow) {
                         row[..tap.xs.start].iter_mut().for_each(|v| *v = 0.0);
                         row[tap.xs.end..].iter_mut().for_each(|v| *v = 0.0);
@@ -283,7 +283,7 @@ fn lay_out(g: &Geometry, rows: &Range<usize>, x: &[f32], windows: &mut [f32], co
                     continue;
                 }
                 for (row, oy) in to[top..bottom].chunks_exact_mut(ow).zip(tap.ys.clone()) {
-                    let from = &from[tap.from(g, oy)..];
+                    let from = &from[tap.source(g, oy)..];
                     row[..tap.xs.start].fill(0.0);
                     row[tap.xs.end..].fill(0.0);
                     let inner = &mut row[tap.xs.clone()];
@@ -316,12 +316,12 @@ fn spread(g: &Geometry, rows: &Range<usize>, windows: &mut [f32], columns: usize
                         row[tap.xs.end..].iter_mut().for_each(|v| *v = 0.0);
                     }
                     let (start, end) = (top + tap.xs.start, bottom - (ow - tap.xs.end));
-                    to[tap.from(g, tap.ys.start)..][..end - start].iter_mut().zip(&from[start..end]).for_each(|(t, f)| *t += f);
+                    to[tap.source(g, tap.ys.start)..][..end - start].iter_mut().zip(&from[start..end]).for_each(|(t, f)| *t += f);
                     continue;
                 }
                 for (row, oy) in from[top..bottom].chunks_exact(ow).zip(tap.ys.clone()) {
                     let inner = &row[tap.xs.clone()];
-                    to[tap.from(g, oy)..].iter_mut().step_by(g.stride[1]).zip(inner).for_each(|(t, f)| *t += f);
+                    to[tap.source(g, oy)..].iter_mut().step_by(g.stride[1]).zip(inner).for_each(|(t, f)| *t += f);
                 }
             }
         }

@@ -4,7 +4,7 @@ use super::geometry::Geometry;
 use crate::device::Kind;
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx};
-use crate::ops::matmul::split;
+use crate::ops::matmul::{lanes_share, shared_block, split};
 
 /// Columns that one row of a workgroup's invocations owns, in all three kernels.
 const COLUMNS: usize = 32;
@@ -35,12 +35,21 @@ fn rows_of(rows: usize) -> usize {
     }
 }
 
-/// Read the weight in fours along its rows.
-fn wide_weight<'c, 'a>(call: Call<'c, 'a>) -> Call<'c, 'a> {
+/// Read the weight in fours along its rows; with `shares`, each lane reads two of the rows and all share them.
+fn wide_weight<'c, 'a>(call: Call<'c, 'a>, rows: usize, shares: bool) -> Call<'c, 'a> {
     let at = |lane: &str| format!("w[(p.{lane} + k) >> 2u]");
     let body = format!("    return mat4x4<f32>({}, {}, {}, {});", at("x"), at("y"), at("z"), at("w"));
     // Single steps are not read any more; the body must be valid all the same.
-    call.hook("w4", &body).hook("w1", "    return vec4<f32>();")
+    let call = call.hook("w4", &body).hook("w1", "    return vec4<f32>();");
+    if !shares {
+        return call;
+    }
+    let mut body = String::from("    var r = Weights();\n    let v = w[(own.x + k) >> 2u];\n");
+    body += &format!("    r.a = {};\n    r.b = {};\n", shared_block("v", 0, 1), shared_block("v", 4, 1));
+    if rows > 8 {
+        body += &format!("    let t = w[(own.y + k) >> 2u];\n    r.c = {};\n    r.d = {};\n", shared_block("t", 0, 1), shared_block("t", 4, 1));
+    }
+    call.hook("weights", &format!("{body}    return r;"))
 }
 
 pub(super) fn forward(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
@@ -55,11 +64,11 @@ pub(super) fn forward(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let wide = k.is_multiple_of(4) && ctx.inputs[1].aligned;
     let rows = rows_of(g.og);
     let tiles = (g.n * g.positions()).div_ceil(COLUMNS);
-    let below = group_rows(ctx, tiles);
+    let (below, shares) = (group_rows(ctx, tiles), lanes_share(ctx.caps));
     let (across, down) = (tiles.div_ceil(below), g.og.div_ceil(rows));
     let mut call = ctx.call("conv2d")?.set("ROWS", format!("{rows}u")).set("GROUP_ROWS", format!("{below}u"));
     if wide {
-        call = wide_weight(call);
+        call = wide_weight(call, rows, shares);
     }
     call = call.read("x", slot_x, "f32").read("w", slot_w, if wide { "vec4<f32>" } else { "f32" });
     call = call.u32s(&[g.og, g.positions(), g.n, k]).u32s(&[g.cg, g.h, g.w, g.ow]);
@@ -85,10 +94,10 @@ pub(super) fn input_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let rows = rows_of(g.cg);
     let positions = g.h * g.w;
     let tiles = (g.n * positions).div_ceil(COLUMNS);
-    let below = group_rows(ctx, tiles);
+    let (below, shares) = (group_rows(ctx, tiles), lanes_share(ctx.caps));
     let (across, down) = (tiles.div_ceil(below), g.cg.div_ceil(rows));
     let call = ctx.call("conv2d")?.set("GRAD", true).set("ROWS", format!("{rows}u")).set("GROUP_ROWS", format!("{below}u"));
-    let mut call = wide_weight(call).read("x", slot_g, "f32").read("w", packed, "vec4<f32>");
+    let mut call = wide_weight(call, rows, shares).read("x", slot_g, "f32").read("w", packed, "vec4<f32>");
     call = call.u32s(&[g.cg, positions, g.n, k]).u32s(&[g.og, g.oh, g.ow, g.w]);
     call = steps(call, g).offset(0).u32(0).u32s(&[across, down, 0, 0]).flops(2 * (count * terms) as u64);
     call.with_epilogue()?.grid_linear(across * down * g.groups * g.models)
@@ -106,7 +115,7 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let wide = g.positions().is_multiple_of(4) && ctx.inputs[1].aligned;
     let rows = g.og.div_ceil(WEIGHT_ROWS);
     let below = group_rows(ctx, rows);
-    let (across, down) = (k.div_ceil(COLUMNS), rows.div_ceil(below));
+    let (across, down, shares) = (k.div_ceil(COLUMNS), rows.div_ceil(below), lanes_share(ctx.caps));
     let (parts, each) = split(across * rows * g.groups, terms);
     let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
     let mut call = ctx.call("conv2d_weight_grad")?.set("GROUP_ROWS", format!("{below}u"));
@@ -114,6 +123,10 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
         let at = |lane: &str| format!("g[(p.{lane} + ta.w) >> 2u]");
         let body = format!("    return mat4x4<f32>({}, {}, {}, {});", at("x"), at("y"), at("z"), at("w"));
         call = call.hook("g4", &body).hook("g1", "    return vec4<f32>();");
+        if shares {
+            let blocks = format!("Planes({}, {})", shared_block("v", 0, 1), shared_block("v", 4, 1));
+            call = call.hook("planes", &format!("    let v = g[(own + ta.w) >> 2u];\n    return {blocks};"));
+        }
     }
     call = call.read("g", slot_g, if wide { "vec4<f32>" } else { "f32" }).read("x", slot_x, "f32");
     call = call.u32s(&[g.og, k, g.positions(), g.n]).u32s(&[g.cg, g.h, g.w, g.ow]);

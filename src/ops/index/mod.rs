@@ -137,7 +137,7 @@ impl Tensor {
     ///
     /// ```
     /// use wgrad::{Device, Tensor};
-    /// let device = Device::cpu();
+    /// let device = Device::cpu()?;
     /// let x = Tensor::new([0.0f32, 1.0, 2.0, 3.0, 4.0, 5.0], [3, 2], &device)?;
     /// let rows = x.index_select(0, &Tensor::new([2, 0], [2], &device)?);
     /// assert_eq!(rows.to_vec::<f32>()?, [4.0, 5.0, 0.0, 1.0]);

@@ -15,7 +15,7 @@ const CASES: &[(&[usize], usize, &[usize])] = &[
 ];
 
 /// Shape, dim, the index's length.
-const LISTS: &[(&[usize], isize, usize)] = &[(&[7], 0, 9), (&[5, 3], 0, 4), (&[2, 6, 3], 1, 11), (&[2, 3], -1, 1), (&[300, 40], 0, 1009)];
+const LISTS: &[(&[usize], isize, usize)] = &[(&[7], 0, 9), (&[5, 3], 0, 4), (&[2, 6, 3], 1, 11), (&[2, 3], -1, 1), (&[3, 2], 0, 0), (&[300, 40], 0, 1009)];
 
 pub(in crate::ops) static OPS: &[OpEntry] = &[
     OpEntry {
@@ -41,6 +41,7 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
                     "gather: the index of shape [3, 3] must lie inside the input of shape [2, 3] (but for dim 1)",
                     |x| Ok(vec![x[0].try_gather(1, &x[1])?]),
                 ),
+                Misuse::new(vec![Arg::float([3]), Arg::int([9], 100)], "gather: index out of range: must be in 0..3", |x| Ok(vec![x[0].try_gather(0, &x[1])?])),
                 Misuse::new(vec![Arg::float([3]), Arg::float([3])], "gather: the index must be i32, got f32\nhelp: convert with to_dtype", |x| {
                     Ok(vec![x[0].try_gather(0, &x[1])?])
                 }),
@@ -64,11 +65,15 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
                 .collect()
         },
         misuse: || {
-            vec![Misuse::new(
-                vec![Arg::float([2, 3]), Arg::int([1, 2], 2)],
-                "index_select: the index must have one dimension, got shape [1, 2]",
-                |x| Ok(vec![x[0].try_index_select(0, &x[1])?]),
-            )]
+            vec![
+                Misuse::new(vec![Arg::float([2, 3]), Arg::int([1, 2], 2)], "index_select: the index must have one dimension, got shape [1, 2]", |x| {
+                    Ok(vec![x[0].try_index_select(0, &x[1])?])
+                }),
+                // What is wrong in the data shows when it is read.
+                Misuse::new(vec![Arg::float([2, 3]), Arg::int([9], 100)], "index_select: index out of range: must be in 0..2", |x| {
+                    Ok(vec![x[0].try_index_select(0, &x[1])?])
+                }),
+            ]
         },
     },
     OpEntry {
@@ -83,7 +88,7 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
                     Ok(vec![Tensor::try_embedding(&x[0].square(), &x[1])?])
                 })
             };
-            vec![case(7, 3, &[5]), case(11, 4, &[2, 3]), case(3, 1, &[1, 1, 2]), case(1000, 17, &[8, 64])]
+            vec![case(7, 3, &[5]), case(11, 4, &[2, 3]), case(3, 1, &[1, 1, 2]), case(1, 1, &[1]), case(5, 2, &[0]), case(1000, 17, &[8, 64])]
         },
         misuse: || {
             vec![Misuse::new(vec![Arg::float([5]), Arg::int([2], 5)], "embedding: the weight must have two dimensions, got shape [5]", |x| {
@@ -108,11 +113,15 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
                 .collect()
         },
         misuse: || {
-            vec![Misuse::new(
-                vec![Arg::float([3]), Arg::int([4], 3), Arg::float([2])],
-                "scatter_add: the index of shape [4] must lie inside the source of shape [2]",
-                |x| Ok(vec![x[0].try_scatter_add(0, &x[1], &x[2])?]),
-            )]
+            let run = |x: &[Tensor]| Ok(vec![x[0].try_scatter_add(0, &x[1], &x[2])?]);
+            vec![
+                Misuse::new(
+                    vec![Arg::float([3]), Arg::int([4], 3), Arg::float([2])],
+                    "scatter_add: the index of shape [4] must lie inside the source of shape [2]",
+                    run,
+                ),
+                Misuse::new(vec![Arg::float([3]), Arg::int([9], 100), Arg::float([9])], "scatter_add: index out of range: must be in 0..3", run),
+            ]
         },
     },
     OpEntry {

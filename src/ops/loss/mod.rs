@@ -26,7 +26,7 @@ pub enum Reduction {
 ///
 /// ```
 /// use wgrad::{Device, Tensor, ops::CrossEntropy};
-/// let device = Device::cpu();
+/// let device = Device::cpu()?;
 /// let logits = Tensor::new([2.0f32, 0.0, 0.0, 2.0], [2, 2], &device)?;
 /// let target = Tensor::new([0, 1], [2], &device)?;
 /// let loss = logits.cross_entropy_with(&target, &CrossEntropy { label_smoothing: 0.1, ..Default::default() })?;
@@ -84,7 +84,7 @@ impl Tensor {
     ///
     /// ```
     /// use wgrad::{Device, Tensor};
-    /// let device = Device::cpu();
+    /// let device = Device::cpu()?;
     /// let logits = Tensor::new([2.0f32, 0.0, 0.0, 2.0], [2, 2], &device)?;
     /// let target = Tensor::new([0, 1], [2], &device)?;
     /// assert!((logits.cross_entropy(&target).item()? - 0.1269).abs() < 1e-4);

@@ -14,6 +14,7 @@ const CASES: &[Case] = &[
     (&[4, 3, 2, 3], true, 1, Reduction::None, 0.0),
     (&[70, 11], false, 1, Reduction::Mean, 0.0),
     (&[1, 1], false, -100, Reduction::Sum, 0.0),
+    (&[0, 3], false, -100, Reduction::None, 0.0),
     (&[300, 5], true, 0, Reduction::Sum, 0.0),
 ];
 
@@ -50,6 +51,7 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
                     "nll_loss: an input [n, classes, ...] needs a target [n, ...], got [2, 3] and [3]",
                     run,
                 ),
+                Misuse::new(vec![Arg::float([9, 3]), Arg::int([9], 100)], "nll_loss: target out of range: must be in 0..3", run),
                 Misuse::new(
                     vec![Arg::float([2, 3]), Arg::float([2])],
                     "nll_loss: the target must be i32, got f32\nhelp: convert with to_dtype",

@@ -1,7 +1,7 @@
 //! The launches of a matrix product.
 
 use super::{Dims, leading};
-use crate::device::Kind;
+use crate::device::{Caps, Kind};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx, Operand};
 use crate::tensor::Layout;
@@ -63,6 +63,32 @@ fn widen<'c, 'a>(call: Call<'c, 'a>, name: &str, reads: Reads, size: &str, step:
     }
 }
 
+/// Whether a workgroup's eight lanes along x are one subgroup, so that they can read for each other. So on lavapipe, where loads cost more than arithmetic.
+pub(in crate::ops) fn lanes_share(caps: &Caps) -> bool {
+    caps.kind == Kind::Software && caps.subgroups == Some((8, 8))
+}
+
+/// Four columns of a block that lanes `from`, `from + step`, .. hold.
+pub(in crate::ops) fn shared_block(v: &str, from: usize, step: usize) -> String {
+    let lanes: Vec<String> = (0..4).map(|i| format!("subgroupBroadcast({v}, {}u)", from + i * step)).collect();
+    format!("mat4x4<f32>({})", lanes.join(", "))
+}
+
+/// Let the lanes read a for each other: along k, lane l reads row l; across, half of the rows at one of the four steps.
+fn share<'c, 'a>(call: Call<'c, 'a>, reads: Reads) -> Call<'c, 'a> {
+    match reads {
+        Reads::Single => call,
+        Reads::AlongK => call
+            .hook("own_at", "    return base + min(row + lane, u[0].x - 1u) * u[1].y;")
+            .hook("a8", &format!("    let v = a[(own + k) >> 2u];\n    return Rows({}, {});", shared_block("v", 0, 1), shared_block("v", 4, 1))),
+        Reads::Across => {
+            let block = |from: usize| format!("transpose({})", shared_block("v", from, 2));
+            call.hook("own_at", "    return base + min(row + 4u * (lane & 1u), u[0].x - 4u) + (lane >> 1u) * u[1].z;")
+                .hook("a8", &format!("    let v = a[(own + k * u[1].z) >> 2u];\n    return Rows({}, {});", block(0), block(1)))
+        }
+    }
+}
+
 /// Batch dimensions that both operands walk evenly, joined: size, stride in a, stride in b; outermost first.
 fn batch_dims(a: &Layout, b: &Layout) -> Vec<(usize, isize, isize)> {
     let mut out: Vec<(usize, isize, isize)> = Vec::new();
@@ -115,11 +141,15 @@ pub(super) fn launch(ctx: &mut LaunchCtx<'_>) -> Result<()> {
     let rows = group_rows(ctx.caps.kind, m.div_ceil(ROWS));
     let (tiles_m, tiles_n) = (m.div_ceil(ROWS * rows), n.div_ceil(if wide { 64 } else { 32 }));
     let (slot_a, slot_b) = (a.slot, b.slot);
+    let shares = lanes_share(ctx.caps);
     let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
     let element = |r: Reads| if r == Reads::Single { "f32" } else { "vec4<f32>" };
     let mut call = ctx.call("matmul")?.set("WIDE", wide).set("GROUP_ROWS", format!("{rows}u"));
     call = widen(call, "a", read_a, "u[0].x", "u[1].z");
     call = widen(call, "b", read_b, "u[0].y", "u[1].w");
+    if shares {
+        call = share(call, read_a);
+    }
     call = call.read("a", slot_a, element(read_a)).read("b", slot_b, element(read_b));
     call = call.u32s(&[m, n, k]).offset(0).offset(1).stride(a_row).stride(a_col).stride(b_row).stride(b_col);
     call = call.u32s(&[tiles_m, tiles_n, parts, each, dims.len(), count, batch]);

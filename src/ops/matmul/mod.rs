@@ -3,7 +3,7 @@
 mod gpu;
 mod table;
 
-pub(super) use gpu::split;
+pub(super) use gpu::{lanes_share, shared_block, split};
 pub(super) use table::OPS;
 
 use super::view::ok;
@@ -82,14 +82,31 @@ impl Op for MatMul {
 
     fn backward(&self, ctx: &Saved<'_>, grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let Some(g) = &grads[0] else { return Ok(vec![None, None]) };
-        let da = if ctx.needs(0) { Some(g.try_matmul(&ctx.input(1).t())?) } else { None };
-        let db = if ctx.needs(1) { Some(ctx.input(0).t().try_matmul(g)?) } else { None };
+        let (a, b) = (ctx.input(0), ctx.input(1));
+        // The gradient of a transposed operand (a linear layer's weight) is made transposed, too: then it lies as the tensor behind the view does, and
+        // an optimizer finds it in place.
+        let da = match (ctx.needs(0), transposed(&a.layout())) {
+            (false, _) => None,
+            (true, false) => Some(g.try_matmul(&b.t())?),
+            (true, true) => Some(b.try_matmul(&g.t())?.t()),
+        };
+        let db = match (ctx.needs(1), transposed(&b.layout())) {
+            (false, _) => None,
+            (true, false) => Some(a.t().try_matmul(g)?),
+            (true, true) => Some(g.t().try_matmul(a)?.t()),
+        };
         Ok(vec![da, db])
     }
 
     fn batch(&self, ctx: &Batched<'_>) -> Result<Vec<Tensor>> {
         Ok(vec![Tensor::try_apply1(MatMul, Slots::none(), &[&ctx.inputs[0], &ctx.inputs[1]])?])
     }
+}
+
+/// Whether the columns of the matrices are what lies together.
+fn transposed(l: &Layout) -> bool {
+    let (lead, s) = (l.shape.rank() - 2, l.strides());
+    s[lead] == 1 && s[lead + 1] > 1
 }
 
 /// The sizes of a product.

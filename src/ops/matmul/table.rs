@@ -93,7 +93,7 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
         doc: "x times weight transposed, plus bias",
         order: Order::Any,
         nodes: &["matmul"],
-        samples: || vec![dense(&[3, 5], 4, true), dense(&[5], 3, true), dense(&[2, 3, 8], 36, true), dense(&[6, 20], 12, false), dense(&[1, 1], 1, true)],
+        samples: || vec![dense(&[3, 5], 4, true), dense(&[0, 5], 3, true), dense(&[5], 3, true), dense(&[2, 3, 8], 36, true), dense(&[6, 20], 12, false), dense(&[1, 1], 1, true)],
         misuse: || {
             vec![
                 Misuse::new(

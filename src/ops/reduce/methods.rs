@@ -16,7 +16,7 @@ impl Tensor {
     ///
     /// ```
     /// use wgrad::{Device, Tensor};
-    /// let x = Tensor::new([1.0f32, 2.0, 3.0, 4.0], [2, 2], &Device::cpu())?;
+    /// let x = Tensor::new([1.0f32, 2.0, 3.0, 4.0], [2, 2], &Device::cpu()?)?;
     /// assert_eq!(x.sum(&[0], false).to_vec::<f32>()?, [4.0, 6.0]);
     /// # Ok::<(), wgrad::Error>(())
     /// ```

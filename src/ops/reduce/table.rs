@@ -48,7 +48,7 @@ macro_rules! misuse {
 
 /// One that takes a single dimension.
 fn arg_samples(run: fn(&Tensor, isize, bool) -> Result<Tensor>) -> Vec<Sample> {
-    let cases: &[(&[usize], isize, bool)] = &[(&[7], 0, false), (&[3, 5], 1, true), (&[3, 5, 4], 1, false), (&[2, 1031], -1, false), (&[600, 3], 0, false)];
+    let cases: &[(&[usize], isize, bool)] = &[(&[7], 0, false), (&[3, 5], 1, true), (&[3, 5, 4], 1, false), (&[2, 1031], -1, false), (&[600, 3], 0, false), (&[1], 0, false), (&[0, 3], 1, false)];
     cases
         .iter()
         .map(|&(shape, dim, keepdim)| {
@@ -84,7 +84,7 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
         doc: "the largest element over dimensions",
         order: Order::Any,
         nodes: &["amax"],
-        samples: || samples(&[], Tensor::try_amax),
+        samples: || samples(&[(&[0, 3], &[1], false)], Tensor::try_amax),
         misuse: || {
             let mut all = misuse!("amax", Tensor::try_amax)();
             all.push(Misuse::new(vec![Arg::float([2, 0])], "amax: dim 1 of shape [2, 0] has no elements", |x| Ok(vec![x[0].try_amax(&[1], false)?])));
@@ -96,7 +96,7 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
         doc: "the smallest element over dimensions",
         order: Order::Any,
         nodes: &["amin"],
-        samples: || samples(&[], Tensor::try_amin),
+        samples: || samples(&[(&[0, 3], &[1], false)], Tensor::try_amin),
         misuse: misuse!("amin", Tensor::try_amin),
     },
     OpEntry {

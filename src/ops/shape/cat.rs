@@ -120,9 +120,10 @@ impl Tensor {
     ///
     /// ```
     /// use wgrad::{Device, Tensor};
-    /// let device = Device::cpu();
+    /// let device = Device::cpu()?;
     /// let (a, b) = (Tensor::zeros([2, 3], &device), Tensor::zeros([2, 1], &device));
     /// assert_eq!(Tensor::cat(&[a, b], 1).shape()[..], [2, 4]);
+    /// # Ok::<(), wgrad::Error>(())
     /// ```
     #[track_caller]
     pub fn cat(tensors: &[Tensor], dim: isize) -> Tensor {

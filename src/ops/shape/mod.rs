@@ -65,6 +65,7 @@ pub(super) static OPS: &[OpEntry] = &[
             };
             vec![
                 case(&[5], &[2, 1], PadMode::Constant(0.5)),
+                case(&[1], &[1, 1], PadMode::Replicate),
                 case(&[2, 3, 4, 5], &[1, 2, 0, 3], PadMode::Constant(-1.0)),
                 case(&[2, 3, 4], &[0, 0, 1, 1], PadMode::Constant(0.0)),
                 case(&[4, 5], &[-1, 2, 1, -2], PadMode::Constant(0.0)),

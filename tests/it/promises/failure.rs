@@ -60,8 +60,7 @@ fn take_all_memory(device: &Device) {
     let e = (0..96)
         .find_map(|n| {
             let big = wgrad::Tensor::full([25 << 20], f64::from(n), device);
-            let failed = (&big + 0.0).requires_grad().map(|t| held.push(t)).err();
-            failed
+            (&big + 0.0).requires_grad().map(|t| held.push(t)).err()
         })
         .expect("no allocation was refused");
     assert!(matches!(e.kind(), ErrorKind::OutOfMemory(_)), "{e}");
@@ -130,10 +129,11 @@ fn a_label_out_of_range_in_training_is_the_next_reads_error() {
         let mut optimizer = super::sgd(vec![w.clone()], 0.1);
         let x = tensor(2, &[4, 6], &device);
         let mut step = |labels: [i32; 4]| {
+            // What an earlier step left behind when it failed.
+            wgrad::optim::Optimizer::zero_grad(&optimizer);
             let loss = x.matmul(&w.tensor()).cross_entropy(&wgrad::Tensor::new(labels, [4], &device)?);
             loss.backward()?;
             wgrad::optim::Optimizer::step(&mut optimizer)?;
-            wgrad::optim::Optimizer::zero_grad(&optimizer);
             loss.item()
         };
         step([0, 1, 2, 3]).unwrap();

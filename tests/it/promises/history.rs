@@ -165,7 +165,11 @@ fn checkpointing_gives_the_same_bits_where_the_loss_is_read_before_backward() {
         let run = |checkpointed: bool| {
             let mut h = x.clone();
             for _ in 0..4 {
-                let layer = || h.matmul(&w).tanh().exp();
+                // Values without a gradient take part, too: a mask out of data, a view of it, a constant.
+                let layer = || {
+                    let mask = (&x * 2.0).sin().gt_scalar(0.0).to_dtype(wgrad::DType::F32);
+                    (h.matmul(&w).tanh().exp() * h.detach().sin()) * mask.flip(&[0]) + &Tensor::ones([16], &device) * mask
+                };
                 h = if checkpointed { checkpoint(layer) } else { layer() };
             }
             let loss = h.sum_all();

@@ -12,6 +12,7 @@ mod plans;
 mod random;
 mod segments;
 mod threads;
+mod versions;
 
 use wgrad::device::CounterValues;
 use wgrad::device::gpu::GpuOptions;

@@ -139,3 +139,15 @@ fn gradients_by_example_are_those_of_each_example() {
         }
     }
 }
+
+#[test]
+fn a_long_function_is_stacked_whole() {
+    // More nodes than may be pending elsewhere: what is recorded over the stand-ins for one model cannot be run.
+    const N: usize = 21_000;
+    for device in devices() {
+        let x = super::tensor(1, &[2, 3], &device);
+        let y = vmap(|p| Ok(vec![(0..N).fold(p[0].clone(), |y, _| y + 1.0)]), &[&x]).unwrap().remove(0);
+        let want: Vec<f32> = x.to_vec::<f32>().unwrap().iter().map(|v| (0..N).fold(*v, |y, _| y + 1.0)).collect();
+        assert_eq!(y.to_vec::<f32>().unwrap(), want, "{device:?}");
+    }
+}

@@ -74,6 +74,7 @@ fn one_thread_and_two_give_the_same_bits() {
         let device = Device::cpu_with(threads, false).unwrap();
         let mut all = train(3, 20, &device);
         let (a, b) = (tensor(1, &[300, 700], &device), tensor(2, &[700, 130], &device));
+        let (images, kernels) = (tensor(3, &[9, 5, 33, 31], &device), tensor(4, &[12, 5, 3, 3], &device));
         for t in [
             a.matmul(&b),
             a.sum(&[0], false),
@@ -83,15 +84,37 @@ fn one_thread_and_two_give_the_same_bits() {
             a.var(&[0], 1, false),
             a.logsumexp(&[0], false),
             a.amax(&[1], false),
+            a.softmax(1),
+            a.log_softmax(0),
+            images.conv2d(&kernels, None, Default::default()),
             (&a * &a).exp().sin(),
             Tensor::randn([100_003], &Generator::new(5), &device).unwrap(),
         ] {
             all.extend(bits(&t));
         }
+        let (x, w) = (images.requires_grad().unwrap(), kernels.requires_grad().unwrap());
+        x.conv2d(&w, None, Default::default()).square().sum_all().backward().unwrap();
+        all.extend(bits(&x.grad().unwrap()));
+        all.extend(bits(&w.grad().unwrap()));
         let x = Tensor::new(values(9, 1 << 20), [1 << 20], &device).unwrap().requires_grad().unwrap();
         x.tanh().square().sum_all().backward().unwrap();
         all.extend(bits(&x.grad().unwrap()));
         all
     };
     assert_eq!(run(1), run(2));
+}
+
+#[test]
+fn threads_that_share_values_and_pending_work_agree() {
+    for device in devices() {
+        let x = tensor(1, &[500], &device);
+        let want: Vec<f32> = x.to_vec::<f32>().unwrap().iter().map(|v| v * 2.0 + 1.0).collect();
+        for _ in 0..20 {
+            let pending = &x * 2.0;
+            std::thread::scope(|s| {
+                let threads: Vec<_> = (0..4).map(|_| s.spawn(|| (&pending + 1.0).to_vec::<f32>().unwrap())).collect();
+                threads.into_iter().for_each(|t| assert_eq!(t.join().unwrap(), want, "{device:?}"));
+            });
+        }
+    }
 }

@@ -1,0 +1,210 @@
+//! The table at its edges: NaN and infinities, more workgroups than one dimension holds, and what lies around a kernel's outputs.
+
+use crate::common::{self, Draw, caught, scale};
+use crate::op_table::{Lay, answer, draw, op_cases, row_cases};
+use crate::ops::{adapter, none};
+use std::sync::Arc;
+use wgrad::device::gpu::Gpu;
+use wgrad::device::{Buffer, Caps, Storage};
+use wgrad::graph::{Seen, watch};
+use wgrad::ops::rows::{self, Row, Sig};
+use wgrad::tensor::{DType, Data};
+use wgrad::{Device, Result, Tensor};
+
+const SPECIAL: [f64; 7] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1.0, -1.0];
+
+/// A row over every combination of special values.
+fn special(row: &'static Row, floats: DType, device: &Device) -> Result<Vec<f64>> {
+    let n = SPECIAL.len().pow(row.arity as u32);
+    let inputs = (0..row.arity)
+        .map(|k| {
+            let numbers: Vec<f64> = (0..n).map(|i| SPECIAL[i / SPECIAL.len().pow(k as u32) % SPECIAL.len()]).collect();
+            let condition = row.sig == Sig::Select && k == 0;
+            Tensor::new(Data::from_f64(if condition { DType::Bool } else { floats }, &numbers), [n], device)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let p: Vec<f64> = row.samples[0].iter().map(|&p| f64::from(p as f32)).collect();
+    Ok(Tensor::apply_row(row, &p, &inputs.iter().collect::<Vec<_>>())?.to_data()?.to_f64())
+}
+
+/// Where a device says NaN or infinity and the definition does not, or the other way round.
+fn special_differences(device: &Device) -> Vec<String> {
+    let floats = |r: &&Row| r.arity > 0 && matches!(r.sig, Sig::Float | Sig::Number | Sig::Compare | Sig::Select);
+    let mut found = Vec::new();
+    for row in rows::all().filter(floats) {
+        let result = caught(|| Ok((special(row, DType::F64, &common::definition())?, special(row, DType::F32, device)?)));
+        let (want, got) = match result {
+            Ok(pair) => pair,
+            Err(e) => {
+                found.push(format!("{}: {e}", row.name));
+                continue;
+            }
+        };
+        let bound = row.ulp.max(4.0) * f64::from(f32::EPSILON) * scale(&want).max(1.0);
+        for (i, (w, g)) in want.iter().zip(&got).enumerate() {
+            // What overflows f32 is infinity there.
+            let w = f64::from(*w as f32);
+            let same = w == *g || w.is_nan() && g.is_nan() || (w - g).abs() <= bound;
+            if !same {
+                let x: Vec<f64> = (0..row.arity).map(|k| SPECIAL[i / SPECIAL.len().pow(k as u32) % SPECIAL.len()]).collect();
+                found.push(format!("{} of {x:?} on {} is {g}, not {w}", row.name, device.short_name()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn nan_and_infinities_are_as_the_definition_says_on_the_cpu() {
+    none("special values", &special_differences(&common::fast()));
+}
+
+#[test]
+fn nan_and_infinities_are_as_the_definition_says_on_the_gpu() {
+    let Some(device) = adapter(common::gpu(), rows::all().count()) else { return };
+    none("special values", &special_differences(&device));
+}
+
+/// Seeded numbers in f32.
+fn numbers(n: usize) -> Vec<f32> {
+    let mut d = Draw::new("large", 0);
+    (0..n).map(|_| d.float(-2.0, 2.0) as f32).collect()
+}
+
+/// More elements than 65535 groups of 64 hold.
+const MANY: usize = 65_535 * 64 + 77;
+
+type Large = (&'static str, fn(&Device) -> Result<Tensor>);
+
+/// Cheap operations over that many elements or rows.
+const LARGE: &[Large] = &[
+    ("exp", |d| Ok(Tensor::new(numbers(MANY), [MANY], d)?.exp())),
+    ("a transposed copy", |d| Ok(Tensor::new(numbers(2 * MANY), [2, MANY], d)?.t().contiguous())),
+    ("sum of short rows", |d| Tensor::new(numbers(2 * MANY), [MANY, 2], d)?.try_sum(&[1], false)),
+    ("softmax of short rows", |d| Tensor::new(numbers(2 * MANY), [MANY, 2], d)?.try_softmax(1)),
+    ("argmax of short rows", |d| Tensor::new(numbers(2 * MANY), [MANY, 2], d)?.try_argmax(1, false)),
+    ("index_select", |d| Tensor::new(numbers(3), [3], d)?.try_index_select(0, &Tensor::new((0..MANY as i32).map(|i| i % 3).collect::<Vec<_>>(), [MANY], d)?)),
+    ("cat", |d| Tensor::try_cat(&[Tensor::new(numbers(MANY), [MANY], d)?, Tensor::new(numbers(5), [5], d)?], 0)),
+];
+
+#[test]
+fn more_groups_than_one_dimension_holds() {
+    let Some(device) = adapter(common::gpu(), LARGE.len()) else { return };
+    let mut found = Vec::new();
+    for (name, run) in LARGE {
+        let (result, seen) = watch(&Caps::floor(), || caught(|| run(&device)?.to_data()));
+        let result = result.and_then(|got| Ok((got.to_f64(), run(&common::fast())?.to_data()?.to_f64())));
+        match result {
+            Err(e) => found.push(format!("{name}: {e}")),
+            Ok((got, want)) => {
+                let bound = 8.0 * f64::from(f32::EPSILON) * scale(&want);
+                found.extend(common::compare(&got, &want, |_| bound).err().map(|e| format!("{name}: {e}")));
+                if !seen.runs.iter().flat_map(|r| &r.program.launches).any(|l| l.grid[1] > 1) {
+                    found.push(format!("{name}: no launch was folded; the sample is too small to say anything"));
+                }
+            }
+        }
+    }
+    none("large grids", &found);
+}
+
+/// What stands around outputs, and in them before a run.
+const GUARD: u32 = 0x5a5a_a5a5;
+/// What poisoning leaves.
+const POISON: u32 = 0x7fc0_0000;
+/// Bytes of guard before and after.
+const BAND: usize = 256;
+
+/// Run again what was seen, with every output between guards, the ones behind it within the bound range.
+fn run_guarded(gpu: &Arc<Gpu>, seen: &Seen) -> Result<Vec<String>> {
+    let mut outputs = Vec::new();
+    let mut wholes = Vec::new();
+    for meta in &seen.outputs {
+        let bytes = 2 * BAND + meta.bytes().next_multiple_of(4);
+        let buffer = gpu.alloc(bytes)?;
+        gpu.upload(&buffer, 0, &GUARD.to_le_bytes().repeat(bytes / 4))?;
+        let buffer = Buffer::Gpu(buffer);
+        outputs.push(Storage { buffer: buffer.clone(), offset: BAND, bytes: bytes - BAND });
+        wholes.push(Storage { buffer, offset: 0, bytes });
+    }
+    let prepared = gpu.prepare(seen.program.clone())?;
+    gpu.run(&prepared, &seen.data, &seen.leaves, &outputs, &[], &[])?;
+    let after = gpu.read(&wholes)?.wait()?;
+    let mut found = Vec::new();
+    for (n, (bytes, meta)) in after.iter().zip(&seen.outputs).enumerate() {
+        let words: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let (start, end) = (BAND / 4, BAND / 4 + meta.numel());
+        let labels: Vec<&str> = seen.program.launches.iter().map(|l| &*l.label).collect();
+        let mut say = |what: &str, at: usize| found.push(format!("{}: output {n} ({meta}): {what} {at}", labels.join(", ")));
+        for (at, w) in words.iter().enumerate() {
+            match *w {
+                GUARD | POISON if (start..end).contains(&at) => say("nothing was written to element", at - start),
+                _ if (start..end).contains(&at) => {}
+                GUARD => {}
+                POISON if at >= end => {}
+                _ => say("the guard was overwritten at word", at),
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn kernels_write_their_outputs_and_nothing_else() {
+    let cases: Vec<_> = row_cases().into_iter().chain(op_cases()).filter(|c| !c.host_only).collect();
+    let Some(device) = adapter(common::gpu(), cases.len()) else { return };
+    let Device::Gpu(gpu) = &device else { panic!("{device:?} is no GPU") };
+    let mut found = Vec::new();
+    let mut runs = 0;
+    for case in &cases {
+        let result = caught(|| {
+            let (result, seen) = watch(&Caps::floor(), || answer(case, &draw(case, 0), Lay::Contiguous, DType::F32, &device));
+            result?;
+            let mut found = Vec::new();
+            for seen in seen.runs.iter().filter(|s| !s.in_place) {
+                runs += 1;
+                found.extend(run_guarded(gpu, seen)?);
+            }
+            Ok(found)
+        });
+        match result {
+            Ok(list) => found.extend(list.into_iter().take(1).map(|f| format!("{}: {f}", case.name))),
+            Err(e) => found.push(format!("{}: {e}", case.name)),
+        }
+    }
+    assert!(runs > cases.len(), "only {runs} runs were seen");
+    none("guards", &found);
+}
+
+#[test]
+fn a_kernel_that_writes_too_far_is_found() {
+    let Some(device) = adapter(common::gpu(), 1) else { return };
+    let Device::Gpu(gpu) = &device else { panic!("{device:?} is no GPU") };
+    let (result, mut seen) = watch(&Caps::floor(), || Tensor::new([1.0f32, 2.0, 3.0], [3], &device)?.exp().to_data());
+    result.unwrap();
+    let launch = &mut seen.runs[0].program.launches[0];
+    let faulty = launch.text.replace("y[i] =", "y[i + 1u] =");
+    assert_ne!(faulty, *launch.text, "the text is not as this test knows it: {}", launch.text);
+    launch.text = faulty.into();
+    let found = run_guarded(gpu, &seen.runs[0]).unwrap();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].ends_with("nothing was written to element 0") && found[1].contains("the guard was overwritten"), "{found:?}");
+}
+
+/// wgpu panicked where one thread's look at its submission met another thread's poll; that looked like a lost device.
+#[test]
+fn threads_that_submit_and_wait_on_one_device_lose_nothing() {
+    let Some(device) = adapter(common::gpu(), 1) else { return };
+    let work = |t: usize| {
+        let x = Tensor::new(vec![t as f32; 64], [64], &device)?;
+        (0..400).try_for_each(|i| {
+            let got = x.add_scalar(f64::from(i)).to_vec::<f32>()?[0];
+            if got == t as f32 + i as f32 { Ok(()) } else { Err(wgrad::Error::invalid(format!("thread {t}, step {i}: {got}"))) }
+        })
+    };
+    std::thread::scope(|s| {
+        let work = &work;
+        let threads: Vec<_> = (0..4).map(|t| s.spawn(move || work(t))).collect();
+        threads.into_iter().for_each(|t| t.join().unwrap().unwrap());
+    });
+}
