@@ -137,7 +137,9 @@ fn operand(canon: &Canon, slots: &Slots, n: u32, x: &CanonInput, out: &mut Steps
                 None => push_row(canon, m, SmallVec::new(), out, regs),
             };
         }
+        // A source that this kernel computes for one row is no register for another that sees it through a view.
         if o == 0
+            && !canon.nodes[m as usize].source
             && let Some(&r) = regs.get(&m)
         {
             return r;
