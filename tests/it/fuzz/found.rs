@@ -1,7 +1,7 @@
 //! What random graphs have found, each as small as it could be made.
 
 use wgrad::autograd::{checkpoint, grad, vmap};
-use wgrad::{Device, Tensor};
+use wgrad::{Device, Generator, Tensor};
 
 fn devices() -> [Device; 3] {
     [Device::cpu_with(2, false).unwrap(), Device::cpu_with(1, true).unwrap(), Device::open("gpu").unwrap().0]
@@ -48,5 +48,18 @@ fn a_checkpoint_keeps_what_in_it_has_no_history() {
         assert_eq!(loss.item().unwrap(), 0.25 + 0.0625);
         loss.backward().unwrap();
         near(&w.grad().unwrap(), &[1.0, 0.5]);
+    }
+}
+
+/// A random value that a kernel draws on the spot, and sees reversed as well: the second is not the first.
+#[test]
+fn a_source_and_its_reverse_in_one_kernel() {
+    for d in devices() {
+        let u = Tensor::rand([4], &Generator::new(3), &d).unwrap();
+        let x = Tensor::new([1.0f32, 2.0, 3.0, 4.0], [4], &d).unwrap();
+        let v = u.to_vec::<f32>().unwrap();
+        let u = Tensor::rand([4], &Generator::new(3), &d).unwrap();
+        let want: Vec<f32> = (0..4).map(|i| v[i] * (i + 1) as f32 * v[3 - i]).collect();
+        near(&(&u * &x * u.flip(&[0])), &want);
     }
 }

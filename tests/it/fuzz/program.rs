@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use wgrad::ops::rows::{self, Row, Sig, Slope, row};
 use wgrad::ops::{self, Arg, OpEntry, Order, Sample};
-use wgrad::{Shape, rng};
+use wgrad::{DType, Device, Shape, Tensor, rng};
 
 /// Rows and columns of the matrices. Neither is a power of two, they differ, and together they are more than one workgroup.
 pub const M: usize = 6;
@@ -330,8 +330,8 @@ impl Program {
         format!("({} nodes, {:?}, {})", self.nodes(), self.optim, set.join(" "))
     }
 
-    /// The features it holds: those that the design asks for, by name.
-    pub fn features(&self) -> Vec<&'static str> {
+    /// Which of the features that the design asks for it holds.
+    pub fn features(&self) -> Vec<(&'static str, bool)> {
         let mut uses: BTreeMap<usize, usize> = BTreeMap::new();
         let args = self.items.iter().flat_map(|item| match item {
             Item::One(i) => i.args.clone(),
@@ -343,11 +343,7 @@ impl Program {
         let alias = |i: &&Instr| matches!(i.what, Do::View(View::Alias | View::Window(_)));
         let aliased = self.instrs().any(|i| alias(&i)) || (uses.contains_key(&X) && uses.contains_key(&ALIAS));
         let mut found = Vec::new();
-        let mut note = |holds: bool, name| {
-            if holds {
-                found.push(name);
-            }
-        };
+        let mut note = |holds: bool, name| found.push((name, holds));
         note(uses.values().any(|&n| n > 1), "shared inputs");
         note(self.instrs().any(|i| view(&i)), "views");
         note(aliased, "aliases");
@@ -373,12 +369,17 @@ impl Program {
 /// The guests: every operation and row that can be called on values of a graph. The n-th program gets the n-th in turn, so that none is missed.
 pub fn guests() -> &'static [(&'static str, Vec<Guest>)] {
     static GUESTS: LazyLock<Vec<(&'static str, Vec<Guest>)>> = LazyLock::new(|| {
+        let device = Device::cpu_with(1, true).expect("the CPU backend opens");
         let fits = |sample: &&Sample| {
-            let small = |a: &Arg| {
-                let (Arg::Float { shape, .. } | Arg::Int { shape, .. } | Arg::Bool { shape }) = a;
-                (1..=400).contains(&shape.numel())
+            let input = |a: &Arg| match a {
+                Arg::Float { shape, low, high, .. } => Tensor::full(*shape, 0.5 * (low + high), &device),
+                Arg::Int { shape, .. } => Tensor::full(*shape, 0.0, &device).to_dtype(DType::I32),
+                Arg::Bool { shape } => Tensor::full(*shape, 0.0, &device).to_dtype(DType::Bool),
             };
-            sample.inputs.iter().all(small)
+            let inputs: Vec<Tensor> = sample.inputs.iter().map(input).collect();
+            // Recorded only: the shapes are enough.
+            let outs = (sample.run)(&inputs).expect("samples are valid calls");
+            inputs.iter().all(|x| (1..=400).contains(&x.numel())) && outs.iter().any(|o| o.numel() > 0)
         };
         let of_op = |entry: &'static OpEntry| {
             let samples: &'static [Sample] = Vec::leak((entry.samples)());
