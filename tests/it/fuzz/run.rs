@@ -391,6 +391,7 @@ pub fn run(program: &Program, seed: u64, device: &Device, mode: Mode) -> Result<
     let mut model = Model::new(initial, program.optim, mode)?;
     let last_use = last_uses(program);
     let mut kept: Vec<(String, Tensor)> = Vec::new();
+    let mut kept_grads: Vec<(String, Tensor)> = Vec::new();
     let mut total = Tensor::zeros(Shape::from([]), device);
     let mut first_grads: Vec<Option<Tensor>> = Vec::new();
     for step in 0..2 {
@@ -419,7 +420,7 @@ pub fn run(program: &Program, seed: u64, device: &Device, mode: Mode) -> Result<
             for (n, g) in std::mem::take(&mut first_grads).into_iter().enumerate() {
                 if let Some(g) = g {
                     let late = g.flip(&[0]) * 0.5;
-                    kept.push((format!("first gradient {n}, flipped"), late));
+                    kept_grads.push((format!("first gradient {n}, flipped"), late));
                 }
             }
         }
@@ -446,6 +447,9 @@ pub fn run(program: &Program, seed: u64, device: &Device, mode: Mode) -> Result<
     }
     for (label, t) in kept {
         out.values.push((label, t.to_vec()?));
+    }
+    for (label, t) in kept_grads {
+        out.grads.push((label, t.to_vec()?));
     }
     out.values.push(("total loss".into(), total.to_vec()?));
     let counted = device.counters().since(&before);
