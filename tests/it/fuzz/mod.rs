@@ -15,7 +15,7 @@ use wgrad::graph::{Fault, plan_with};
 use wgrad::{Device, env};
 
 /// Compare one outcome with what is expected. The bound is that of the op tests, for the graph as a whole: k eps scale with k = 4 + 2 sqrt(terms), the
-/// terms being those of all its instructions. It holds because the generator keeps values within 2 of zero and instructions about as steep as the
+/// terms being those of all its instructions. It holds because the generator keeps values within about 2 of zero and instructions about as steep as the
 /// identity, so that rounding errors add up along the graph like those of one long sum, and none is blown up. Gradients are measured by the largest.
 fn compare(program: &Program, got: &Outcome, want: &Outcome, worst: &mut f64) -> Result<(), String> {
     let k = 4.0 + 2.0 * (program.terms() as f64).sqrt();

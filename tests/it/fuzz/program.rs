@@ -600,7 +600,8 @@ impl Draw {
         }
         let latest = (0..self.values.len()).rev().find(|&v| v != S && self.values[v].1).unwrap_or(W);
         let class = self.values[latest].0;
-        let inside = self.push(&mut list, Do::Row(row("softsign"), vec![]), vec![latest], class, 1.0);
+        // A row that stands nowhere else, so that it is not merged with an equal one: then the count of kernels tells that it was computed again.
+        let inside = self.push(&mut list, Do::Row(row("cos"), vec![]), vec![latest], class, 1.0);
         self.push(&mut list, Do::Row(row("softsign"), vec![]), vec![inside], class, 1.0);
         list
     }

@@ -77,7 +77,7 @@ fn fit(x: &Tensor, shape: &Shape) -> Result<Tensor> {
 /// Into `low..high`, smoothly, and away from the ends. Zero goes a little above the middle, where most kinks are, and for the `n`-th input a little higher
 /// than for the one before: inputs made of the same value do not tie, for how a comparison of equals ends would depend on the rounding of either.
 fn squash(x: &Tensor, low: f64, high: f64, n: usize) -> Tensor {
-    x.softsign() * (0.7 * (high - low)) + (0.5 * (low + high) + 0.01 * (high - low) * (n + 1) as f64)
+    x.softsign() * (0.46 * (high - low)) + (0.5 * (low + high) + 0.01 * (high - low) * (n + 1) as f64)
 }
 
 impl Env<'_> {
