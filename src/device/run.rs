@@ -1,7 +1,9 @@
 //! What a plan needs of a device, whichever it is: memory, programs, and values on their way to the host.
 
+#[cfg(feature = "gpu")]
+use super::GpuProgram;
 use super::cpu::{Cpu, PreparedHost};
-use super::{Buffer, Counters, Device, GpuProgram, HostProgram, Storage};
+use super::{Buffer, Counters, Device, HostProgram, Storage};
 use crate::error::Result;
 
 /// A program made ready to run many times.
@@ -16,6 +18,7 @@ pub(crate) enum Prepared {
 #[derive(Debug)]
 pub(crate) enum Program {
     Host(HostProgram),
+    #[cfg(feature = "gpu")]
     Gpu(GpuProgram),
 }
 
@@ -113,6 +116,7 @@ impl Device {
             (Device::Cpu(cpu), Program::Host(p)) => Ok(Prepared::Host(cpu.prepare(p)?)),
             #[cfg(feature = "gpu")]
             (Device::Gpu(gpu), Program::Gpu(p)) => Ok(Prepared::Gpu(gpu.prepare(p)?)),
+            #[cfg(feature = "gpu")]
             _ => Err(crate::error::Error::internal("prepare: the program is for another device")),
         }
     }

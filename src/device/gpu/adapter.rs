@@ -90,6 +90,7 @@ pub(super) fn adapter(index: usize) -> Option<&'static Found> {
 
 /// Ask Mesa to leave out the layer that reorders devices: wgrad has an order of its own, and the layer complains on standard error where there is no desktop.
 /// For a program's first lines: it does nothing once there is a second thread.
+#[cfg(feature = "cli")]
 pub(crate) fn quiet_drivers() {
     const LAYER: &str = "NODEVICE_SELECT";
     let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);

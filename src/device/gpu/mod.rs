@@ -8,8 +8,10 @@ mod program;
 mod readback;
 mod scope;
 
+pub(crate) use adapter::first_adapters;
+#[cfg(feature = "cli")]
+pub(crate) use adapter::quiet_drivers;
 pub use adapter::{AdapterInfo, adapters};
-pub(crate) use adapter::{first_adapters, quiet_drivers};
 pub use engine::KernelCall;
 pub use memory::GpuBuffer;
 pub use pipeline::validate_wgsl;
