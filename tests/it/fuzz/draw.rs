@@ -1,4 +1,4 @@
-//! Drawing a random program: what is likely, and what keeps its values tame.
+//! Draws programs: random in structure, tame in their values, and made of few kinds of kernels, because compiling those takes the most time.
 
 use super::program::*;
 use wgrad::ops::rows::row;

@@ -34,8 +34,7 @@ fn compare(program: &Program, got: &Outcome, want: &Outcome, worst: &mut f64) ->
             let bound = k * f64::from(f32::EPSILON) * f64::from(scale);
             for (i, (a, b)) in g.iter().zip(w).enumerate() {
                 let off = f64::from((a - b).abs());
-                let near = off <= bound; // false for NaN
-                if !near {
+                if off > bound || off.is_nan() {
                     return Err(format!("{label}, element {i}: {a}, expected {b} (off by {off:.2e}, allowed {bound:.2e})"));
                 }
                 *worst = worst.max(off / bound);

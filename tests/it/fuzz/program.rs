@@ -1,4 +1,4 @@
-//! Random programs: what a graph holds, drawn from a seed, before any device sees it.
+//! Programs: what a random graph holds, before any device sees it.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
