@@ -39,4 +39,6 @@ phase tests "$CARGO" test --release --lib --bins --tests
 phase poison env WGRAD_POISON=1 "$CARGO" test --release --test it -- ops:: fuzz::
 phase doc-tests "$CARGO" test --release --doc
 phase examples examples
+# The half of make accept-spine that takes a minute: the main job, golden cases, bad input, crates and size.
+phase accept "$CARGO" test --release --test accept -- --quick
 printf '\nseconds by phase:\n%s' "$times"

@@ -119,7 +119,7 @@ fn report(programs: &[Program]) {
     let nodes: Vec<usize> = programs.iter().map(Program::nodes).collect();
     let (least, most) = (nodes.iter().min().unwrap(), nodes.iter().max().unwrap());
     let mean = nodes.iter().sum::<usize>() as f64 / nodes.len() as f64;
-    println!("graphs drawn: {}, of {least} to {most} nodes, {mean:.1} on average", programs.len());
+    println!("\ngraphs drawn: {}, of {least} to {most} nodes, {mean:.1} on average", programs.len());
     for (name, n) in &features {
         println!("  {n:5} ({:3.0} %) {name}", 100.0 * *n as f64 / programs.len() as f64);
     }
@@ -169,7 +169,7 @@ fn random_graphs_agree() {
         }
         let c = bench.device.counters();
         println!(
-            "graphs on {name}: {} of {n} agree, in {:.1} s, largest error {:.3} of its bound, {} redrawn, {} plans, {} pipelines, {} dispatches",
+            "\ngraphs on {name}: {} of {n} agree, in {:.1} s, largest error {:.3} of its bound, {} redrawn, {} plans, {} pipelines, {} dispatches",
             n - failed.len(),
             start.elapsed().as_secs_f64(),
             bench.worst,
@@ -201,7 +201,7 @@ fn planted_faults_are_found() {
                 bench.check(&p, None).ok().map(|()| (i, what))
             });
             match found {
-                Some((i, what)) => println!("{name}: {fault:?} found in graph {i}: {what}"),
+                Some((i, what)) => println!("\nplanted {fault:?}, {name}: found in graph {i}: {what}"),
                 None => missed.push(format!("{name}: {fault:?}")),
             }
         }

@@ -1,6 +1,8 @@
 //! Fusion: which operations are one dispatch.
 
-use super::{counted, devices, tensor};
+use super::{counted, devices, measured, tensor};
+use wgrad::device::Caps;
+use wgrad::graph::watch;
 use wgrad::ops::Conv2dOptions;
 use wgrad::ops::rows::{Row, Sig, all, row};
 use wgrad::{Device, Tensor, rng};
@@ -66,8 +68,8 @@ fn a_hundred_random_chains_are_one_dispatch_each() {
     }
 }
 
-/// Any two rows behind what `make` makes: on the CPU every pair; on a GPU, where each pair is a kernel to compile, every row of a quarter of the table (the
-/// four roots share them), once in front and once behind. Which rows follow is nothing that the fuser looks at.
+/// Any two rows behind what `make` makes: every pair runs on the CPU, and is lowered for a GPU, which must need one launch. On a GPU, where each pair is a
+/// kernel to compile, every row of a quarter of the table runs (the four roots share them), once in front and once behind.
 fn followed_by_any_two_rows(quarter: usize, make: impl Fn(&Device) -> Tensor) {
     let rows = float_rows();
     for device in devices() {
@@ -81,9 +83,18 @@ fn followed_by_any_two_rows(quarter: usize, make: impl Fn(&Device) -> Tensor) {
         if device.is_gpu() {
             let few: Vec<_> = rows.iter().skip(quarter).step_by(4).collect();
             few.iter().zip(few.iter().cycle().skip(1)).for_each(|(first, second)| check(first, second));
-        } else {
-            rows.iter().for_each(|first| rows.iter().for_each(|second| check(first, second)));
+            continue;
         }
+        let mut pairs = 0;
+        for first in &rows {
+            for second in &rows {
+                let (_, seen) = watch(&Caps::floor(), || check(first, second));
+                let launches: Vec<usize> = seen.runs.iter().map(|r| r.program.launches.len()).collect();
+                assert_eq!(launches, [1], "lowered for a GPU: {} and {}", first.name, second.name);
+                pairs += 1;
+            }
+        }
+        measured(&device, format!("{pairs} pairs, each one dispatch, and one launch as lowered for a GPU"));
     }
 }
 

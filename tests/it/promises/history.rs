@@ -1,6 +1,6 @@
 //! Values don't change: copies keep what they had, reads change nothing, recomputation gives the same bits.
 
-use super::{Mlp, bits, counted, devices, sgd, tensor};
+use super::{Mlp, bits, counted, devices, measured, sgd, tensor};
 use wgrad::Tensor;
 use wgrad::autograd::{GradOptions, checkpoint, grad_with};
 use wgrad::optim::Optimizer;
@@ -150,7 +150,7 @@ fn checkpointing_gives_the_same_bits_for_less_memory_and_more_work() {
         let (Some(a), Some(b)) = (make(), make()) else { continue };
         let (plain, plain_peak, plain_dispatches) = deep(&a, false);
         let (again, again_peak, again_dispatches) = deep(&b, true);
-        println!("{}: peak {plain_peak} and {again_peak}, dispatches {plain_dispatches} and {again_dispatches}", a.short_name());
+        measured(&a, format!("peak {again_peak} bytes instead of {plain_peak}, {again_dispatches} dispatches instead of {plain_dispatches}"));
         assert_eq!(plain, again, "{a:?}");
         assert!(again_peak * 10 <= plain_peak * 6, "{a:?}: {again_peak} of {plain_peak} bytes");
         assert!(again_dispatches > plain_dispatches, "{a:?}: {again_dispatches} and {plain_dispatches}");

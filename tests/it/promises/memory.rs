@@ -1,6 +1,6 @@
 //! Memory by lifetime.
 
-use super::{cpu, gpu, tensor};
+use super::{cpu, gpu, measured, tensor};
 use wgrad::graph::{flush, no_grad};
 use wgrad::ops::Conv2dOptions;
 
@@ -18,7 +18,7 @@ fn a_forward_pass_without_gradients_holds_three_activations() {
         let peak = device.counters().bytes_peak - before;
         // On a GPU the plan's uniform windows, 256 bytes a launch, are no activations.
         let windows = if device.is_gpu() { 64 * 256 } else { 0 };
-        println!("{}: {:.2} activations", device.short_name(), peak as f64 / activation as f64);
+        measured(&device, format!("{:.2} activations", peak as f64 / activation as f64));
         assert!(peak <= 3 * activation + windows, "{device:?}: {peak} bytes are {:.2} activations", peak as f64 / activation as f64);
         drop(y);
     }
@@ -36,7 +36,7 @@ fn a_convolution_and_its_gradients_reserve_nothing_of_the_size_of_all_windows() 
         x.conv2d(&w, None, options).square().sum_all().backward().unwrap();
         flush(&device).unwrap();
         let (reserved, calls) = (device.counters().bytes_reserved - before, device.counters().create_buffer - calls);
-        println!("{}: {reserved} bytes in {calls} buffers; all windows are {windows} bytes", device.short_name());
+        measured(&device, format!("{reserved} bytes in {calls} buffers; all windows are {windows} bytes"));
         assert_eq!(x.grad().unwrap().shape(), x.shape());
         // Together, not only each alone, they are a small part of it: the result, the gradients, and what a split sum needs.
         assert!(reserved < windows / 2, "{device:?}: {reserved} bytes reserved, all windows are {windows}");

@@ -49,6 +49,11 @@ fn counted<R>(device: &Device, f: impl FnOnce() -> R) -> (R, CounterValues) {
     (result, device.counters().since(&before))
 }
 
+/// Print what was seen on a device: `make accept-spine` shows it beside the limit.
+fn measured(device: &Device, what: impl std::fmt::Display) {
+    println!("\nmeasured {}: {what}", device.short_name());
+}
+
 /// Values between -1 and 1, always the same for a seed.
 fn values(seed: u64, n: usize) -> Vec<f32> {
     (0..n).map(|i| wgrad::rng::uniform(wgrad::rng::word(seed, 0, i)) * 2.0 - 1.0).collect()

@@ -1,6 +1,6 @@
 //! The model axis: K models train as one program, each as it would alone.
 
-use super::{counted, devices, values};
+use super::{counted, devices, measured, values};
 use wgrad::autograd::{grad, vmap, vmap_seeded};
 use wgrad::{Device, Generator, Tensor};
 
@@ -98,6 +98,7 @@ fn stacked(device: &Device) -> (Vec<Vec<f32>>, u64, u64) {
 fn eight_models_train_as_one_program_each_as_alone() {
     for device in devices() {
         let (curves, plans, dispatches) = stacked(&device);
+        measured(&device, format!("{MODELS} models: {plans} plan, {dispatches} dispatches a step"));
         assert_eq!(plans, 1, "{device:?}");
         for (model, curve) in curves.iter().enumerate() {
             let (own, own_dispatches) = alone(model, &device);

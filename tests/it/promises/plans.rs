@@ -1,6 +1,6 @@
 //! Plans: how many are built, what a step costs, what is data.
 
-use super::{Mlp, counted, devices, sgd, tensor};
+use super::{Mlp, counted, devices, measured, sgd, tensor};
 use std::time::Instant;
 use wgrad::device::CounterValues;
 use wgrad::graph::{flush, no_grad, plan_names};
@@ -39,6 +39,7 @@ fn a_running_sum_in_training_costs_the_same_at_step_100_and_10_000() {
             }
         }
         assert!(total.item().unwrap().is_finite());
+        measured(&device, format!("nodes, dispatches, create_buffer, bytes in use and reserved, at 100 {:?}, at 10,000 {:?}", costs[0], costs[1]));
         assert_eq!(costs[0], costs[1], "{device:?}");
         assert_eq!(plan_names(&device).len() - before, 2, "{device:?}: {:?}", plan_names(&device));
     }
@@ -66,6 +67,7 @@ fn a_running_sum_in_evaluation_costs_the_same_at_batch_100_and_10_000() {
         });
         let once = no_grad(|| model.loss(&x)).item().unwrap();
         assert!((total / (once * STEPS as f64) - 1.0).abs() < 1e-3, "{device:?}: {total} of {once}");
+        measured(&device, format!("nodes, dispatches, create_buffer, bytes in use and reserved, at 100 {:?}, at 10,000 {:?}", costs[0], costs[1]));
         assert_eq!(costs[0], costs[1], "{device:?}");
         // The last plan is the single loss above.
         assert_eq!(plan_names(&device).len() - before, 3, "{device:?}: {:?}", plan_names(&device));
@@ -107,9 +109,10 @@ fn a_last_batch_of_another_size_costs_one_plan_and_no_pipeline() {
         let first = step(&model, &mut optimizer, 32, &device);
         assert_eq!((step(&model, &mut optimizer, 32, &device).plans_built, first.plans_built), (0, 1), "{device:?}");
         let last = step(&model, &mut optimizer, 29, &device);
+        measured(&device, format!("last batch: {} plan, {} pipelines", last.plans_built, last.pipelines));
         assert_eq!((last.plans_built, last.pipelines), (1, 0), "{device:?}");
         let one = step(&model, &mut optimizer, 1, &device);
-        println!("{}: {} pipelines of {} dispatches for a batch of one", device.short_name(), one.pipelines, one.dispatches);
+        measured(&device, format!("batch of one: {} new pipelines, {} dispatches", one.pipelines, one.dispatches));
         assert_eq!(one.plans_built, 1, "{device:?}");
         assert!(one.pipelines <= one.dispatches, "{device:?}: {} pipelines for {} dispatches", one.pipelines, one.dispatches);
         let again = [32, 29, 1].map(|n| step(&model, &mut optimizer, n, &device));
@@ -144,7 +147,7 @@ fn a_last_batch_of_images_costs_one_plan_and_no_pipeline() {
         let last = image_step(&params, &mut optimizer, 29, &device);
         assert_eq!((first.plans_built, last.plans_built, last.pipelines), (1, 1, 0), "{device:?}");
         let one = image_step(&params, &mut optimizer, 1, &device);
-        println!("{}: {} pipelines of {} dispatches for a batch of one", device.short_name(), one.pipelines, one.dispatches);
+        measured(&device, format!("batch of one: {} new pipelines, {} dispatches", one.pipelines, one.dispatches));
         assert!(one.plans_built == 1 && one.pipelines <= one.dispatches, "{device:?}: {one:?}");
         let again = [32, 29, 1].map(|n| image_step(&params, &mut optimizer, n, &device));
         assert!(again.iter().all(|c| (c.plans_built, c.pipelines, c.create_buffer, c.submits, c.param_writes) == (0, 0, 0, 1, 1)), "{device:?}: {again:?}");
@@ -165,6 +168,7 @@ fn a_rate_that_changes_every_step_is_data() {
                 optimizer.zero_grad();
             }
         });
+        measured(&device, format!("{} plans", did.plans_built));
         assert!(did.plans_built <= 2, "{device:?}: {} plans", did.plans_built);
     }
 }
@@ -180,6 +184,7 @@ fn a_factor_that_changes_every_pass_is_data() {
                 assert_eq!(y, want, "{device:?}: 1/{i}");
             }
         });
+        measured(&device, format!("{} plans", did.plans_built));
         assert!(did.plans_built <= 2, "{device:?}: {} plans", did.plans_built);
     }
 }
@@ -196,6 +201,7 @@ fn a_thousand_windows_of_one_tensor_take_two_plans() {
                 assert_eq!(got, want, "{device:?}: window {i}");
             }
         });
+        measured(&device, format!("{} plans", did.plans_built));
         assert!(did.plans_built <= 2, "{device:?}: {} plans", did.plans_built);
     }
 }
@@ -223,7 +229,7 @@ fn a_chain_of_100_000_additions_runs_and_is_dropped() {
             drop(y);
         });
         let seconds = start.elapsed().as_secs_f64();
-        println!("{}: {seconds:.1} s, {} pipelines, {} plans", device.short_name(), did.pipelines, did.plans_built);
+        measured(&device, format!("{seconds:.1} s, {} pipelines, {} plans", did.pipelines, did.plans_built));
         assert!(did.pipelines <= 3, "{device:?}: {} pipelines", did.pipelines);
         assert!(seconds < 20.0, "{device:?}: {seconds:.1} s");
     }

@@ -1,12 +1,14 @@
 //! Where a step is cut: between submits on hardware, and between backward and update for whoever works on gradients.
 
 use super::{Mlp, bits, devices, sgd, tensor};
-use wgrad::Device;
-use wgrad::Tensor;
+use std::sync::Arc;
+use wgrad::data::{Dataset, Targets};
 use wgrad::device::Kind;
 use wgrad::device::gpu::GpuOptions;
-use wgrad::nn::Param;
+use wgrad::nn::{Linear, Module, Param};
 use wgrad::optim::Optimizer;
+use wgrad::train::{Callback, TrainOptions, Trainer, gradients};
+use wgrad::{Device, Generator, Tensor};
 
 #[test]
 fn a_long_step_on_hardware_is_several_submits_with_the_same_bits() {
@@ -35,7 +37,7 @@ fn a_long_step_on_hardware_is_several_submits_with_the_same_bits() {
     };
     let (whole, plain) = run(Kind::Discrete, 60_000);
     let (split, same) = run(Kind::Discrete, 1);
-    println!("submits: {whole:?} and with WGRAD_SUBMIT_MS=1 {split:?}");
+    println!("\nmeasured declared discrete: submits {whole:?}, and with WGRAD_SUBMIT_MS=1 {split:?}");
     assert!(whole.iter().all(|n| *n == 1), "{whole:?}");
     assert!(split.iter().all(|n| *n > 1), "{split:?}");
     assert_eq!(plain, same);
@@ -83,5 +85,35 @@ fn clipping_by_hand_equals_clipping_in_the_graph() {
         let ((clipped, by_hand), (_, in_graph)) = (run(true), run(false));
         assert!(clipped > 0, "{device:?}: the limit is never reached");
         assert_eq!(by_hand, in_graph, "{device:?}");
+    }
+}
+
+/// A callback that scales all gradients to `MAX_NORM`: by a number that it reads, or with no read.
+fn clip(by_hand: bool) -> impl Callback {
+    gradients(move |params| {
+        let factor = (MAX_NORM / norm(params)).clamp_max(1.0);
+        let factor = if by_hand { Tensor::new([factor.item()? as f32], [], factor.device())? } else { factor };
+        params.iter().for_each(|p| p.set_grad(p.grad().map(|g| &g * &factor)));
+        Ok(())
+    })
+}
+
+#[test]
+fn clipping_by_hand_in_gradients_ready_equals_clipping_in_the_graph() {
+    for device in devices() {
+        let set = Dataset::new(super::values(5, 64 * 6), &[6], Targets::Values(super::values(6, 64))).unwrap();
+        let run = |callback: Option<bool>| {
+            let model = Linear::new(6, 1, &Arc::new(Generator::new(3)), &device).unwrap();
+            let params: Vec<Param> = model.parameters();
+            let options = TrainOptions { epochs: 3, batch_size: 16, learning_rate: 0.2, ..TrainOptions::default() };
+            let mut trainer = Trainer::new(&model, sgd(params.clone(), 0.2), options).unwrap();
+            if let Some(by_hand) = callback {
+                trainer = trainer.callback(clip(by_hand));
+            }
+            trainer.fit(&set, None, &device).unwrap();
+            params.iter().map(|p| bits(&p.tensor())).collect::<Vec<_>>()
+        };
+        assert_eq!(run(Some(true)), run(Some(false)), "{device:?}");
+        assert_ne!(run(Some(true)), run(None), "{device:?}: the limit is never reached");
     }
 }
