@@ -39,6 +39,18 @@ struct Run<'a> {
     outputs: &'a [Bound<'a>],
 }
 
+impl<'a> Run<'a> {
+    /// What stands behind a slot.
+    fn behind(&self, slot: Slot) -> Option<Bound<'a>> {
+        match slot {
+            Slot::Leaf(i) => self.leaves.get(i).copied(),
+            Slot::Output(i) => self.outputs.get(i).copied(),
+            Slot::Temp(i) => self.program.temporaries.get(i).map(|(buffer, bytes)| Bound { buffer, offset: 0, bytes: *bytes }),
+            Slot::Errors => self.program.errors.as_ref().map(|e| Bound { buffer: &e.buffer, offset: 0, bytes: e.bytes() }),
+        }
+    }
+}
+
 impl Gpu {
     /// Run a program. `data` fills its words, `leaves` and `outputs` stand behind its slots. `copies_before` (from, to) are made before its first launch;
     /// `reads` are copied out after its last, in the same submit, together with the words of all checks that nobody has read.
@@ -64,6 +76,7 @@ impl Gpu {
         let copies = copies_before.iter().map(|(from, to)| Ok((self.bound(from, "copy from")?, self.bound(to, "copy to")?))).collect::<Result<Vec<_>>>()?;
         let reads = self.bounds(reads, "read")?;
         let poison = if self.options.poison { Some(self.poison_buffer()?) } else { None };
+        let profile = self.profile(program.steps.len())?;
         let staged = if reads.is_empty() { None } else { Some(self.stage(&reads, Some(program))?) };
         let run = Run { program, leaves: &leaves, outputs: &outputs };
 
@@ -85,7 +98,15 @@ impl Gpu {
                         encode_poison(&mut encoder, poison, &run, &copies);
                     }
                 }
-                if end > start {
+                if let Some(profile) = &profile {
+                    for n in start..end {
+                        let timed = wgpu::ComputePassDescriptor { label: None, timestamp_writes: profile.around(n) };
+                        dispatch(&mut encoder.begin_compute_pass(&timed), &program.steps[n], &groups[n]);
+                    }
+                    if n + 1 == parts.len() {
+                        profile.encode(&mut encoder);
+                    }
+                } else if end > start {
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                     for (step, group) in program.steps[start..end].iter().zip(&groups[start..end]) {
                         dispatch(&mut pass, step, group);
@@ -102,6 +123,10 @@ impl Gpu {
         });
         let submitted = submitted.map_err(|e| self.blame(&run, e));
 
+        if let (Some(profile), Ok(submitted)) = (profile, &submitted) {
+            let bytes = |n: usize| program.steps[n].bindings.iter().map(|b| run.behind(b.slot).map_or(0, |f| f.bytes)).sum();
+            profile.tell(self, program, submitted, bytes)?;
+        }
         match staged {
             Some(staged) => self.map(staged, submitted).map(Some),
             None => {
@@ -155,13 +180,7 @@ impl Gpu {
         let mut bound: SmallVec<[Bound<'_>; 9]> = SmallVec::new();
         bound.push(Bound { buffer: uniforms, offset: step.window, bytes: step.window_bytes });
         for b in &step.bindings {
-            let found = match b.slot {
-                Slot::Leaf(i) => run.leaves.get(i).copied(),
-                Slot::Output(i) => run.outputs.get(i).copied(),
-                Slot::Temp(i) => run.program.temporaries.get(i).map(|(buffer, bytes)| Bound { buffer, offset: 0, bytes: *bytes }),
-                Slot::Errors => run.program.errors.as_ref().map(|e| Bound { buffer: &e.buffer, offset: 0, bytes: e.bytes() }),
-            };
-            bound.push(found.filter(|f| f.bytes > 0).ok_or_else(missing)?);
+            bound.push(run.behind(b.slot).filter(|f| f.bytes > 0).ok_or_else(missing)?);
         }
         Ok(self.bind_group(cache, &step.pipeline, &bound))
     }

@@ -4,6 +4,7 @@ mod adapter;
 mod engine;
 mod memory;
 mod pipeline;
+mod profile;
 mod program;
 mod readback;
 mod scope;

@@ -36,7 +36,7 @@ pub(super) struct Step {
     pub(super) window: usize,
     pub(super) window_bytes: usize,
     pub(super) grid: [u32; 3],
-    weight: u64,
+    pub(super) flops: u64,
 }
 
 /// How long the device worked on a program, for the splitting of long ones.
@@ -94,7 +94,7 @@ impl Prepared {
         if kind == Kind::Software {
             return vec![self.steps.len()];
         }
-        let weights = self.steps.iter().map(|s| s.weight);
+        let weights = self.steps.iter().map(|s| estimate_ns(s.flops));
         let total = match self.timing.runs.load(Ordering::Relaxed) {
             0 => weights.clone().sum(),
             _ => self.timing.best_ns.load(Ordering::Relaxed),
@@ -151,7 +151,7 @@ impl Gpu {
                 window: start * 4,
                 window_bytes,
                 grid: launch.grid,
-                weight: estimate_ns(launch.flops),
+                flops: launch.flops,
             });
         }
         let uniforms = if words.is_empty() { None } else { Some(self.alloc_kept(words.len() * 4)?) };

@@ -25,10 +25,13 @@ impl ErrorWords {
     }
 }
 
+/// Error words that nobody has read yet, and the threads whose runs may have set them.
+type Unread = (Arc<ErrorWords>, Vec<ThreadId>);
+
 /// Programs whose words nobody has read since they ran, and who ran them.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
-    pending: Vec<(Arc<ErrorWords>, Vec<ThreadId>)>,
+    pending: Vec<Unread>,
     /// An error that another thread's readback found first: kept for each thread that ran the program, so that no one computes on unaware.
     kept: HashMap<ThreadId, Error>,
 }
@@ -127,13 +130,18 @@ impl Gpu {
 
     /// A staging buffer for these reads and for all pending error words, those of `program` (about to run) among them.
     pub(super) fn stage(self: &Arc<Self>, reads: &[Bound<'_>], program: Option<&Prepared>) -> Result<Staged> {
-        let mut pending = {
+        let pending = {
             let mut checks = self.checks();
             if let Some(words) = program.and_then(|p| p.errors.as_ref()) {
                 checks.add(words, &[std::thread::current().id()]);
             }
             std::mem::take(&mut checks.pending)
         };
+        self.staged(reads, pending)
+    }
+
+    /// A staging buffer for these reads and these error words.
+    pub(super) fn staged(self: &Arc<Self>, reads: &[Bound<'_>], mut pending: Vec<Unread>) -> Result<Staged> {
         let mut at = 0;
         let mut take = |bytes: usize| {
             at += bytes;
