@@ -12,6 +12,7 @@ macro_rules! kernels {
 kernels! {
     "histogram": "histogram/histogram.wgsl", "counts of values in equal bins, by hand (see examples/kernel.rs)";
     "map": "elementwise/map.wgsl", "fused elementwise operations over one index space";
+    "map4": "elementwise/map4.wgsl", "fused elementwise operations, four neighbours at a time";
     "reduce": "reduce/reduce.wgsl", "sum, maximum or minimum over some dimensions, in parts";
     "arg": "reduce/arg.wgsl", "index of the largest or smallest element along a dimension";
     "softmax": "softmax/softmax.wgsl", "softmax or its logarithm, a row an invocation";

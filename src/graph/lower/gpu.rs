@@ -4,12 +4,12 @@ use super::super::canon::{Canon, Src};
 use super::super::fuse::Group;
 use super::super::plan::Fault;
 use super::launch::{LaunchCtx, Operand};
-use super::steps::{Load, Reg, Steps, Store};
+use super::steps::{Load, Reg, Steps, Store, in_fours};
 use super::{Slots, build_steps, copies_needed, label};
 use crate::device::{Caps, GpuProgram, Slot};
 use crate::error::Result;
 use crate::graph::memory;
-use crate::tensor::{Layout, Meta};
+use crate::tensor::{Layout, Meta, Shape};
 use std::collections::HashMap;
 
 /// The program that computes `groups`, in order, with its temporaries placed.
@@ -22,7 +22,7 @@ pub(crate) fn lower(canon: &Canon, groups: &[Group], caps: &Caps, fault: Option<
             None => {
                 let steps = build_steps(canon, &slots, &group.rows, None, None);
                 let first = &canon.nodes[group.rows[0] as usize];
-                map(&mut program, &mut slots, caps, &label, &steps, first.outs[0].numel(), first.slot_base)?;
+                map(&mut program, &mut slots, caps, &label, &steps, &first.outs[0].shape, first.slot_base)?;
             }
             Some(root) => lower_root(canon, group, root, &label, &mut program, &mut slots, caps)?,
         }
@@ -39,7 +39,8 @@ pub(crate) fn lower(canon: &Canon, groups: &[Group], caps: &Caps, fault: Option<
 }
 
 /// One kernel of rows alone.
-fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, steps: &Steps, numel: usize, slot_base: usize) -> Result<()> {
+fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, steps: &Steps, shape: &Shape, slot_base: usize) -> Result<()> {
+    let numel = shape.numel();
     if numel == 0 || steps.stores.is_empty() {
         return Ok(());
     }
@@ -58,11 +59,19 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
         scratch_base: 0,
         buffers: slots,
     };
-    ctx.call("map")?.u32(numel).flops((numel * steps.steps.len()) as u64).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP))
+    let flops = (numel * steps.steps.len()) as u64;
+    if !in_fours(shape) {
+        return ctx.call("map")?.u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP));
+    }
+    let quads = numel / 4;
+    let groups = quads.div_ceil(MAP_GROUP).min(MAP_GROUPS);
+    ctx.call("map4")?.u32s(&[quads, groups * MAP_GROUP]).flops(flops).with_epilogue4()?.grid(groups, 1, 1)
 }
 
-/// Elements that one workgroup of the map shader covers.
+/// Invocations in a workgroup of the map shaders.
 const MAP_GROUP: usize = 64;
+/// Workgroups of map4: enough to fill any GPU; more only cost their start.
+const MAP_GROUPS: usize = 4096;
 
 fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mut GpuProgram, slots: &mut Slots, caps: &Caps) -> Result<()> {
     let node = &canon.nodes[root as usize];
@@ -80,11 +89,11 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
         let from = slots.of(x.src).expect("an operand of a kernel has a buffer");
         let to = slots.temp(meta.bytes());
         let steps = Steps {
-            loads: vec![Load { slot: from, dtype: meta.dtype, layout: x.layout, offset: x.offset }],
+            loads: vec![Load { slot: from, dtype: meta.dtype, layout: x.layout, offset: x.offset, aligned: x.aligned }],
             stores: vec![Store { reg: Reg::Load(0), slot: to, dtype: meta.dtype }],
             ..Steps::default()
         };
-        map(program, slots, caps, &format!("{label} (contiguous copy)"), &steps, meta.numel(), 0)?;
+        map(program, slots, caps, &format!("{label} (contiguous copy)"), &steps, &meta.shape, 0)?;
         copied.insert(n, to);
     }
     let inputs: Vec<Operand> = node

@@ -1,6 +1,6 @@
 //! The builder through which an op's `gpu` makes its launches.
 
-use super::steps::Steps;
+use super::steps::{Steps, Width};
 use crate::device::{Access, Binding, Caps, Check, GpuProgram, Launch, Slot, Word};
 use crate::error::{Error, Result};
 use crate::graph::Slots;
@@ -218,7 +218,7 @@ impl Call<'_, '_> {
     /// Without a prologue the shader's own body stands.
     pub fn with_prologue(mut self) -> Self {
         if let Some(steps) = self.ctx.prologue {
-            self.text.edit(|e| steps.emit_prologue(e, &mut self.bindings, &mut self.words));
+            self.text.edit(|e| steps.emit_prologue(e, &mut self.bindings, &mut self.words, Width::One));
         }
         self
     }
@@ -228,10 +228,26 @@ impl Call<'_, '_> {
     pub fn with_epilogue(mut self) -> Result<Self> {
         match self.ctx.epilogue {
             Some(steps) => {
-                self.text.edit(|e| steps.emit_epilogue(e, &mut self.bindings, &mut self.words));
+                self.text.edit(|e| steps.emit_epilogue(e, &mut self.bindings, &mut self.words, Width::One));
                 Ok(self)
             }
             None => self.output("y", 0),
+        }
+    }
+
+    /// The same for a shader that stores four neighbours at a time, for results of [`in_fours`]: the hook is `fn epilogue4(i: u32, v: vec4<T>)`, with `i` the
+    /// first one's index, and the shader's own body is `y[i >> 2u] = v;`.
+    pub fn with_epilogue4(mut self) -> Result<Self> {
+        match self.ctx.epilogue {
+            Some(steps) => {
+                self.text.edit(|e| steps.emit_epilogue(e, &mut self.bindings, &mut self.words, Width::Four));
+                Ok(self)
+            }
+            None => {
+                let (slot, meta) = self.ctx.outputs[0];
+                let slot = slot.ok_or_else(|| Error::internal(format!("{}: output 0 is not wanted", self.label)))?;
+                Ok(self.write("y", slot, &format!("vec4<{}>", meta.dtype.wgsl())))
+            }
         }
     }
 

@@ -155,7 +155,7 @@ fn operand(canon: &Canon, slots: &Slots, n: u32, x: &CanonInput, out: &mut Steps
     // The whole of a value begins at its start in every run, so two such operands are one load.
     let whole = |l: &Load| l.layout.is_contiguous() && x.layout.is_contiguous() && l.layout.shape.numel() == base && x.layout.shape.numel() == base;
     let at = out.loads.iter().position(|l| l.slot == slot && whole(l)).unwrap_or_else(|| {
-        out.loads.push(Load { slot, dtype, layout: x.layout, offset: x.offset });
+        out.loads.push(Load { slot, dtype, layout: x.layout, offset: x.offset, aligned: x.aligned });
         out.loads.len() - 1
     });
     Reg::Load(at as u16)

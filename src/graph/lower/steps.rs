@@ -26,6 +26,8 @@ pub(crate) struct Load {
     pub layout: Layout,
     /// Which entry of the data holds the offset.
     pub offset: usize,
+    /// Whether the offset is a multiple of four elements in every run.
+    pub aligned: bool,
 }
 
 /// One row at work.
@@ -58,60 +60,119 @@ pub(crate) struct Steps {
     pub result: Option<Reg>,
 }
 
+/// How many neighbouring elements a hook is given at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Width {
+    /// One: `epilogue(i, v: T)`, `load(i) -> T`.
+    One,
+    /// Four, `i` the first: `epilogue4(i, v: vec4<T>)`, `load4(i) -> vec4<T>`. For index spaces of [`in_fours`].
+    Four,
+}
+
+/// Whether elements of this shape are taken four at a time: their number is a multiple of four whatever the batch is, so that a last batch of another size
+/// needs no other kernel. (A shape of one dimension may be the batch; long ones are not.)
+pub(crate) fn in_fours(shape: &[usize]) -> bool {
+    const LONG: usize = 4096;
+    match shape {
+        [] => false,
+        [n] => n.is_multiple_of(4) && *n >= LONG,
+        [_, rest @ ..] => rest.iter().product::<usize>().is_multiple_of(4),
+    }
+}
+
+const LANES: [&str; 4] = ["x", "y", "z", "w"];
+
 impl Steps {
-    /// Make the rows the body of the hook `fn epilogue(i: u32, v: T)`.
-    pub fn emit_epilogue(&self, emit: &mut Emit, bindings: &mut Vec<(BindingText, Binding)>, words: &mut Vec<Word>) {
-        let mut body = self.body(emit, bindings, words, "e");
+    /// Make the rows the body of the epilogue hook.
+    pub fn emit_epilogue(&self, emit: &mut Emit, bindings: &mut Vec<(BindingText, Binding)>, words: &mut Vec<Word>, width: Width) {
+        let mut body = self.body(emit, bindings, words, "e", width);
         for (n, s) in self.stores.iter().enumerate() {
             // The first store takes the name of the kernel's own output, so that shaders that mention it elsewhere stay whole.
             let name = if n == 0 { "y".to_string() } else { format!("y{n}") };
-            let _ = writeln!(body, "    {name}[i] = {};", reg(s.reg));
-            bind(bindings, name, s.slot, s.dtype, Access::ReadWrite);
+            let at = if width == Width::Four { "i >> 2u" } else { "i" };
+            let _ = writeln!(body, "    {name}[{at}] = {};", reg(s.reg));
+            bind(bindings, name, s.slot, width.of(s.dtype), Access::ReadWrite);
         }
-        emit.set_hook("epilogue", &body);
+        emit.set_hook(if width == Width::Four { "epilogue4" } else { "epilogue" }, &body);
     }
 
-    /// Make the rows the body of the hook `fn load(i: u32) -> T`.
-    pub fn emit_prologue(&self, emit: &mut Emit, bindings: &mut Vec<(BindingText, Binding)>, words: &mut Vec<Word>) {
-        let mut body = self.body(emit, bindings, words, "p");
+    /// Make the rows the body of the load hook.
+    pub fn emit_prologue(&self, emit: &mut Emit, bindings: &mut Vec<(BindingText, Binding)>, words: &mut Vec<Word>, width: Width) {
+        let mut body = self.body(emit, bindings, words, "p", width);
         if let Some(r) = self.result {
             let _ = writeln!(body, "    return {};", reg(r));
         }
-        emit.set_hook("load", &body);
+        emit.set_hook(if width == Width::Four { "load4" } else { "load" }, &body);
     }
 
-    fn body(&self, emit: &mut Emit, bindings: &mut Vec<(BindingText, Binding)>, words: &mut Vec<Word>, prefix: &str) -> String {
+    /// Which loads read four elements at once. A buffer is declared once, so either all loads of it do or none.
+    fn wide(&self, width: Width) -> Vec<bool> {
+        let all = |slot: Slot| self.loads.iter().filter(|l| l.slot == slot).all(Load::lies_in_fours);
+        self.loads.iter().map(|l| width == Width::Four && all(l.slot)).collect()
+    }
+
+    fn body(&self, emit: &mut Emit, bindings: &mut Vec<(BindingText, Binding)>, words: &mut Vec<Word>, prefix: &str, width: Width) -> String {
         let mut body = String::new();
-        for (n, load) in self.loads.iter().enumerate() {
-            let same = |(t, b): &&(BindingText, Binding)| b.slot == load.slot && b.access == Access::Read && t.element == load.dtype.wgsl();
+        for ((n, load), wide) in self.loads.iter().enumerate().zip(self.wide(width)) {
+            let element = if wide { width.of(load.dtype) } else { load.dtype.wgsl().to_string() };
+            let same = |(t, b): &&(BindingText, Binding)| b.slot == load.slot && b.access == Access::Read && t.element == element;
             let name = match bindings.iter().find(same) {
                 Some((t, _)) => t.name.clone(),
                 None => {
                     let name = format!("{prefix}{n}");
-                    bind(bindings, name.clone(), load.slot, load.dtype, Access::Read);
+                    bind(bindings, name.clone(), load.slot, element, Access::Read);
                     name
                 }
             };
-            let index = load.index(n, &mut body, words);
-            let _ = writeln!(body, "    let x{n} = {name}[{index}];");
+            let place = load.place(words);
+            let t = width.of(load.dtype);
+            if wide {
+                let _ = writeln!(body, "    var x{n}: {t};\n    {{\n{}        x{n} = {name}[o >> 2u];\n    }}", place.at("i"));
+            } else if width == Width::One || load.same_for_four() {
+                let _ = writeln!(body, "    var x{n}: {t};\n    {{\n{}        x{n} = {t}({name}[o]);\n    }}", place.at("i"));
+            } else {
+                let _ = writeln!(body, "    var x{n}: {t};");
+                for (k, lane) in LANES.iter().enumerate() {
+                    let _ = writeln!(body, "    {{\n{}        x{n}.{lane} = {name}[o];\n    }}", place.at(&format!("i + {k}u")));
+                }
+            }
         }
         for (n, step) in self.steps.iter().enumerate() {
             let function = step.function(emit);
-            let mut args: Vec<String> = step.args.iter().map(|&r| reg(r)).collect();
+            let mut uniform: Vec<String> = Vec::new();
             for f in 0..step.row.floats {
-                args.push(format!("bitcast<f32>({})", word(words, Word::F32(step.slots + f))));
+                uniform.push(format!("bitcast<f32>({})", word(words, Word::F32(step.slots + f))));
             }
             for q in 0..step.row.ints {
                 let at = step.slots + step.row.floats + q;
-                args.push(word(words, Word::Low(at)));
-                args.push(word(words, Word::High(at)));
+                uniform.push(word(words, Word::Low(at)));
+                uniform.push(word(words, Word::High(at)));
             }
-            if step.row.uses_index() {
-                args.push("i".into());
-            }
-            let _ = writeln!(body, "    let r{n} = {function}({});", args.join(", "));
+            let call = |lane: Option<usize>| {
+                let part = |r: Reg| lane.map_or_else(|| reg(r), |k| format!("{}.{}", reg(r), LANES[k]));
+                let mut args: Vec<String> = step.args.iter().map(|&r| part(r)).chain(uniform.iter().cloned()).collect();
+                if step.row.uses_index() {
+                    args.push(lane.map_or_else(|| "i".into(), |k| format!("i + {k}u")));
+                }
+                format!("{function}({})", args.join(", "))
+            };
+            let value = match width {
+                Width::One => call(None),
+                Width::Four => format!("{}({})", width.of(step.out), [0, 1, 2, 3].map(|k| call(Some(k))).join(", ")),
+            };
+            let _ = writeln!(body, "    let r{n} = {value};");
         }
         body
+    }
+}
+
+impl Width {
+    /// The WGSL type of what a hook gets of elements of this type.
+    fn of(self, dtype: DType) -> String {
+        match self {
+            Width::One => dtype.wgsl().into(),
+            Width::Four => format!("vec4<{}>", dtype.wgsl()),
+        }
     }
 }
 
@@ -123,8 +184,8 @@ fn reg(r: Reg) -> String {
     }
 }
 
-fn bind(bindings: &mut Vec<(BindingText, Binding)>, name: String, slot: Slot, dtype: DType, access: Access) {
-    bindings.push((BindingText { name, element: dtype.wgsl().into(), access }, Binding { slot, access }));
+fn bind(bindings: &mut Vec<(BindingText, Binding)>, name: String, slot: Slot, element: String, access: Access) {
+    bindings.push((BindingText { name, element, access }, Binding { slot, access }));
 }
 
 /// Append a uniform word and give the expression that reads it.
@@ -134,29 +195,73 @@ fn word(words: &mut Vec<Word>, w: Word) -> String {
     format!("u[{}].{}", n / 4, ["x", "y", "z", "w"][n % 4])
 }
 
+/// Where a load finds an element, as WGSL: an offset, and sizes and strides, innermost first. Its text depends on the class of the layout (the dimensions after
+/// merging; strides of 0 and 1), never on its sizes.
+struct PlaceText {
+    offset: String,
+    /// Size (none for the outermost) and stride, none where it is 1.
+    dims: Vec<(Option<String>, Option<String>)>,
+}
+
 impl Load {
-    /// The index expression; text depends on the class of the layout (linear, scalar, or the rank after merging), never on its sizes.
-    fn index(&self, n: usize, body: &mut String, words: &mut Vec<Word>) -> String {
+    /// Whether four neighbouring elements (from a multiple of four on) lie side by side at a multiple of four.
+    fn lies_in_fours(&self) -> bool {
+        match self.layout.merged().split_last() {
+            Some((&(size, 1), [])) => self.aligned && size > 0,
+            Some((&(size, 1), outer)) => self.aligned && size.is_multiple_of(4) && outer.iter().all(|d| d.1 % 4 == 0),
+            _ => false,
+        }
+    }
+
+    /// Whether four neighbouring elements are one.
+    fn same_for_four(&self) -> bool {
+        match self.layout.merged().split_last() {
+            None => true,
+            Some((&(size, 0), outer)) => outer.is_empty() || size.is_multiple_of(4),
+            _ => false,
+        }
+    }
+
+    fn place(&self, words: &mut Vec<Word>) -> PlaceText {
         let offset = word(words, Word::Low(self.offset));
-        let dims = self.layout.merged();
-        match dims[..] {
-            [] => offset,
-            [(_, 1)] => format!("{offset} + i"),
-            [(_, 0)] => offset,
-            [(_, stride)] => {
-                let s = word(words, Word::Const(stride as i32 as u32));
-                format!("{offset} + i * {s}")
-            }
-            _ => {
-                // Innermost first: divide the index by each size, add what is left times the stride. Negative strides wrap around, as u32 does.
-                let _ = writeln!(body, "    var o{n} = {offset};\n    var q{n} = i;");
-                for &(size, stride) in dims[1..].iter().rev() {
-                    let size = word(words, Word::Const(size as u32));
-                    let stride = word(words, Word::Const(stride as i32 as u32));
-                    let _ = writeln!(body, "    o{n} += (q{n} % {size}) * {stride};\n    q{n} = q{n} / {size};");
+        let merged = self.layout.merged();
+        if let [(_, 0)] = merged[..] {
+            return PlaceText { offset, dims: Vec::new() };
+        }
+        let mut dims: Vec<_> = merged
+            .iter()
+            .rev()
+            .map(|&(size, stride)| {
+                let size = (merged.len() > 1).then(|| word(words, Word::Const(size as u32)));
+                (size, (stride != 1 || merged.len() > 1).then(|| word(words, Word::Const(stride as i32 as u32))))
+            })
+            .collect();
+        if let Some(outermost) = dims.last_mut() {
+            outermost.0 = None;
+        }
+        PlaceText { offset, dims }
+    }
+}
+
+impl PlaceText {
+    /// Statements that declare `o`, where element `i` lies. Negative strides wrap around, as u32 does.
+    fn at(&self, i: &str) -> String {
+        let offset = &self.offset;
+        match &self.dims[..] {
+            [] => format!("        let o = {offset};\n"),
+            [(_, None)] => format!("        let o = {offset} + {i};\n"),
+            [(_, Some(stride))] => format!("        let o = {offset} + ({i}) * {stride};\n"),
+            dims => {
+                // Divide the index by each size, add what is left times the stride.
+                let mut text = format!("        var o = {offset};\n        var q = {i};\n");
+                for (size, stride) in dims {
+                    let stride = stride.as_deref().unwrap_or("1u");
+                    let _ = match size {
+                        Some(size) => writeln!(text, "        o += (q % {size}) * {stride};\n        q = q / {size};"),
+                        None => writeln!(text, "        o += q * {stride};"),
+                    };
                 }
-                let stride = word(words, Word::Const(dims[0].1 as i32 as u32));
-                format!("o{n} + q{n} * {stride}")
+                text
             }
         }
     }
