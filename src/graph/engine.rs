@@ -2,7 +2,7 @@
 
 use super::Tensor;
 use super::arena::{Arena, lies_at, move_to};
-use super::canon::{self, Canon, Place};
+use super::canon::{self, Canon, CanonInput, CanonNode, Place, Src};
 use super::explain;
 use super::mode;
 use super::node::{Node, NodeState, Value, release_consumers};
@@ -264,14 +264,15 @@ fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Resul
         }
         let as_leaf = canon.leaves.iter().position(|l| l.same(&owner));
         let is_update = canon.nodes[canon.outputs[k].node as usize].op.arenas().is_some();
-        let reads = |n: &canon::CanonNode| n.inputs.iter().filter(|x| as_leaf.is_some_and(|l| x.src == canon::Src::Leaf(l as u32))).count() as u32;
+        let is_owner = |x: &CanonInput| as_leaf.is_some_and(|l| x.src == Src::Leaf(l as u32));
+        let reads = |n: &CanonNode| n.inputs.iter().filter(|x| is_owner(x)).count() as u32;
         // Updates are the last to run, so what else the plan reads of the slice comes before; but another's gradient may be this parameter's value itself.
         // A gradient is written somewhere in the middle.
         let read_here = as_leaf.is_some() && (!is_update || canon.nodes.iter().any(|n| n.op.arenas().is_some() && reads(n) > 0));
         let slot = owner.slot();
         let reads_here: u32 = canon.nodes.iter().map(reads).sum();
         // Nodes of this plan that backward may walk after it will keep a handle on what they read.
-        let kept = as_leaf.is_some_and(|l| (0..canon.run.len()).filter(|&i| canon.history[i]).any(|i| keeps(canon, i, l as u32)));
+        let kept = canon.nodes.iter().flat_map(|n| &n.inputs).any(|x| x.kept && is_owner(x));
         let wanted = slot.handles.load(Relaxed) > 0 || slot.consumers.load(Relaxed) > reads_here || kept;
         if (wanted && !lost) || (read_here && !missed) {
             let to = engine.alloc(from.bytes)?;
@@ -282,12 +283,6 @@ fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Resul
         }
     }
     Ok(moves)
-}
-
-/// Whether node `i`, with history, keeps a leaf for backward.
-fn keeps(canon: &Canon, i: usize, leaf: u32) -> bool {
-    let saves = canon.run[i].op.saves();
-    canon.nodes[i].inputs.iter().enumerate().any(|(n, x)| x.src == canon::Src::Leaf(leaf) && (canon.run[i].scope != 0 || saves.inputs >> n & 1 == 1))
 }
 
 fn arena_of(canon: &Canon, leaf: u32) -> Result<Arc<Arena>> {
@@ -329,22 +324,15 @@ fn commit(canon: &Canon, outputs: &[Storage]) -> Vec<Value> {
         if (0..node.outs.len()).any(|o| stored.contains_key(&(i, o as u8))) {
             node.engine.stores(node);
         }
-        if !canon.history[i as usize] {
+        if canon.history[i as usize] {
+            // Handles, so that an update in place knows that these values are wanted. What a node reads comes before it: all storages are known.
+            body.kept = body.inputs.iter().zip(&canon.nodes[i as usize].inputs).filter(|(_, x)| x.kept).map(|(v, _)| Tensor::of(v.clone())).collect();
+        } else {
             body.history = false;
             ended.extend(std::mem::take(&mut body.inputs));
         }
         drop(body);
         node.retire();
-    }
-    // Only now that all storages are known: handles on what backward will read.
-    for (_, node) in canon.run.iter().enumerate().filter(|&(i, _)| canon.history[i]) {
-        let saves = node.op.saves();
-        let inputs = node.body().inputs.clone();
-        let outside = |v: &Value| v.base().node.scope != node.scope || !v.base().carries_grad();
-        let keep = |n: usize, v: &Value| if node.scope != 0 { outside(v) } else { saves.inputs >> n & 1 == 1 };
-        let mut kept: Vec<Tensor> = inputs.iter().enumerate().filter(|&(n, v)| keep(n, v)).map(|(_, v)| Tensor::of(v.clone())).collect();
-        ended.extend(inputs);
-        std::mem::swap(&mut node.body().kept, &mut kept);
     }
     ended
 }
