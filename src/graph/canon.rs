@@ -86,6 +86,23 @@ pub(crate) struct Canon {
     pub history: Vec<bool>,
 }
 
+impl CanonInput {
+    /// Whether element i of the operand is element i of the value it comes from, in every run.
+    pub fn is_whole(&self, canon: &Canon) -> bool {
+        self.layout.is_whole(canon.meta(self.src).numel())
+    }
+}
+
+impl Canon {
+    /// Type and shape of a value.
+    pub fn meta(&self, src: Src) -> Meta {
+        match src {
+            Src::Node(n, o) => self.nodes[n as usize].outs[o as usize],
+            Src::Leaf(l) => self.leaf_metas[l as usize],
+        }
+    }
+}
+
 /// The pending nodes that the targets need, in order of recording.
 pub(crate) fn needed(targets: &[Value]) -> Vec<Arc<Node>> {
     let mut seen: HashSet<*const Node> = HashSet::new();
@@ -357,8 +374,7 @@ impl Builder {
                 let x = &node.inputs[n];
                 if let (Src::Node(m, o), Some(l)) = (x.src, leaf(input)) {
                     let producer = &self.canon.nodes[m as usize];
-                    let whole = x.layout.is_contiguous() && producer.outs[o as usize].numel() == x.layout.shape.numel();
-                    if whole && !producer.source && !producer.op.keeps_bindings() && placed.insert((m, o)) {
+                    if x.is_whole(&self.canon) && !producer.source && !producer.op.keeps_bindings() && placed.insert((m, o)) {
                         wanted.push((m, o, Place::Arena(l, slice)));
                     }
                 }

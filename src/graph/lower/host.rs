@@ -54,12 +54,8 @@ fn lower_group(canon: &Canon, group: &Group, definition: bool, slots: &mut Slots
         .inputs
         .iter()
         .map(|x| {
-            let dtype = match x.src {
-                Src::Leaf(l) => canon.leaf_metas[l as usize].dtype,
-                Src::Node(m, o) => canon.nodes[m as usize].outs[o as usize].dtype,
-            };
             let slot = slots.of(x.src).expect("an operand of a kernel has a buffer");
-            HostOperand { slot, meta: Meta::new(dtype, x.layout.shape), layout: x.layout, offset: x.offset }
+            HostOperand { slot, meta: Meta::new(canon.meta(x.src).dtype, x.layout.shape), layout: x.layout, offset: x.offset }
         })
         .collect();
     let own = inputs.len();
