@@ -73,6 +73,7 @@ pub(crate) struct Canon {
     pub leaf_metas: Vec<Meta>,
     /// For each leaf, the first leaf that lies in the same buffer.
     pub leaf_alias: Vec<u32>,
+    /// What stays, in order of node and output.
     pub outputs: Vec<CanonOutput>,
     pub key: Vec<u64>,
     pub data: Vec<u64>,
@@ -100,6 +101,18 @@ impl Canon {
             Src::Node(n, o) => self.nodes[n as usize].outs[o as usize],
             Src::Leaf(l) => self.leaf_metas[l as usize],
         }
+    }
+
+    /// Which entry of `outputs` is this output of a node, where it stays.
+    pub fn output(&self, node: u32, out: u8) -> Option<usize> {
+        self.outputs.binary_search_by_key(&(node, out), |o| (o.node, o.out)).ok()
+    }
+
+    /// The same for a value, which this run may compute or not.
+    pub fn output_of(&self, value: &Value) -> Option<usize> {
+        let base = value.base();
+        let node = self.run.binary_search_by_key(&base.node.id, |n| n.id).ok()?;
+        self.output(node as u32, base.out)
     }
 }
 
@@ -380,13 +393,15 @@ impl Builder {
                 }
             }
         }
-        let at: HashMap<(u32, u8), usize> = self.canon.outputs.iter().enumerate().map(|(k, x)| ((x.node, x.out), k)).collect();
+        let mut more: Vec<CanonOutput> = Vec::new();
         for (node, out, place) in wanted {
-            match at.get(&(node, out)) {
-                Some(&k) => self.canon.outputs[k].place = place,
-                None => self.canon.outputs.push(CanonOutput { node, out, place }),
+            match self.canon.output(node, out) {
+                Some(k) => self.canon.outputs[k].place = place,
+                None => more.push(CanonOutput { node, out, place }),
             }
         }
+        self.canon.outputs.extend(more);
+        self.canon.outputs.sort_unstable_by_key(|o| (o.node, o.out));
     }
 }
 

@@ -180,7 +180,7 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
     let mut state = engine.lock();
     let run = canon::needed(targets);
     if run.is_empty() {
-        let ranges = storages(reads)?;
+        let ranges = reads.iter().map(storage).collect::<Result<Vec<_>>>()?;
         return if ranges.is_empty() { Ok(None) } else { engine.device.fetch(&ranges).map(Some) };
     }
     let mut canon = canon::canonicalize(run, targets)?;
@@ -212,7 +212,8 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
     let missed = state.policy.fault == Some(Fault::MissedAlias);
     let moves = rescue(&mut canon, engine, lost, missed)?;
     let outputs = allocate(&canon, engine)?;
-    let read_ranges = reads.iter().map(|v| planned_storage(v, &canon, &outputs)).collect::<Result<Vec<_>>>()?;
+    let after = |v| canon.output_of(v).map_or_else(|| storage(v), |k| Ok(outputs[k].clone()));
+    let read_ranges = reads.iter().map(after).collect::<Result<Vec<_>>>()?;
     let copies: Vec<(Storage, Storage)> = moves.iter().map(|m| (m.from.clone(), m.to.clone())).collect();
     let began = (crate::env::debug() >= 2).then(std::time::Instant::now);
     let readback = engine.device.run(&plan.prepared, &canon.data, &canon.leaf_storage, &outputs, &copies, &read_ranges)?;
@@ -230,18 +231,8 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
     Ok(readback)
 }
 
-fn storages(values: &[Value]) -> Result<Vec<Storage>> {
-    values.iter().map(|v| v.storage().ok_or_else(|| Error::internal(format!("{}: its value was dropped before it was read", v.node.op.name())))).collect()
-}
-
-/// Where a value that is read will lie after the run.
-fn planned_storage(v: &Value, canon: &Canon, outputs: &[Storage]) -> Result<Storage> {
-    let base = v.base();
-    let at = canon.outputs.iter().position(|o| Arc::ptr_eq(&canon.run[o.node as usize], &base.node) && o.out == base.out);
-    match at {
-        Some(k) => Ok(outputs[k].clone()),
-        None => storages(std::slice::from_ref(v)).map(|mut s| s.remove(0)),
-    }
+fn storage(v: &Value) -> Result<Storage> {
+    v.storage().ok_or_else(|| Error::internal(format!("{}: its value was dropped before it was read", v.node.op.name())))
 }
 
 /// A value that leaves an arena slice, because the plan overwrites it and someone still wants it.
@@ -303,9 +294,7 @@ fn allocate(canon: &Canon, engine: &Engine) -> Result<Vec<Storage>> {
 
 /// The run's nodes become values: storages set, inputs let go, what backward will read kept. Gives what may be dropped once the lock is released.
 fn commit(canon: &Canon, outputs: &[Storage]) -> Vec<Value> {
-    let mut stored: HashMap<(u32, u8), Storage> = HashMap::new();
-    for (k, o) in canon.outputs.iter().enumerate() {
-        stored.insert((o.node, o.out), outputs[k].clone());
+    for o in &canon.outputs {
         if let Place::Arena(leaf, slice) = o.place
             && let Some(arena) = &canon.leaves[leaf as usize].node.arena
         {
@@ -314,19 +303,20 @@ fn commit(canon: &Canon, outputs: &[Storage]) -> Vec<Value> {
     }
     let mut ended = Vec::new();
     for (i, node) in canon.run.iter().enumerate() {
-        let i = i as u32;
-        if node.is_source() && !stored.contains_key(&(i, 0)) {
+        let stored: SmallVec<[Option<Storage>; 1]> = (0..node.outs.len()).map(|o| canon.output(i as u32, o as u8).map(|k| outputs[k].clone())).collect();
+        let any = stored.iter().any(Option::is_some);
+        if node.is_source() && !any {
             continue;
         }
-        let mut body = node.body();
-        body.state = NodeState::Done((0..node.outs.len()).map(|o| stored.get(&(i, o as u8)).cloned()).collect::<SmallVec<_>>());
-        release_consumers(&body.inputs);
-        if (0..node.outs.len()).any(|o| stored.contains_key(&(i, o as u8))) {
+        if any {
             node.engine.stores(node);
         }
-        if canon.history[i as usize] {
+        let mut body = node.body();
+        body.state = NodeState::Done(stored);
+        release_consumers(&body.inputs);
+        if canon.history[i] {
             // Handles, so that an update in place knows that these values are wanted. What a node reads comes before it: all storages are known.
-            body.kept = body.inputs.iter().zip(&canon.nodes[i as usize].inputs).filter(|(_, x)| x.kept).map(|(v, _)| Tensor::of(v.clone())).collect();
+            body.kept = body.inputs.iter().zip(&canon.nodes[i].inputs).filter(|(_, x)| x.kept).map(|(v, _)| Tensor::of(v.clone())).collect();
         } else {
             body.history = false;
             ended.extend(std::mem::take(&mut body.inputs));
