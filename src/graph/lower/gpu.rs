@@ -28,7 +28,7 @@ pub(crate) fn lower(canon: &Canon, groups: &[Group], caps: &Caps, fault: Option<
         }
     }
     let uses: Vec<Vec<Slot>> = program.launches.iter().map(|l| l.bindings.iter().map(|b| b.slot).collect()).collect();
-    let placed = memory::place(&uses, &slots.temps, fault);
+    let placed = memory::place(&uses, &slots.temps, &slots.outputs, fault);
     for launch in &mut program.launches {
         for b in &mut launch.bindings {
             b.slot = placed.slot(b.slot);

@@ -21,7 +21,7 @@ pub(crate) fn lower(canon: &Canon, groups: &[Group], definition: bool, fault: Op
         program.steps.extend(lower_group(canon, group, definition, &mut slots));
     }
     let uses: Vec<Vec<Slot>> = program.steps.iter().map(|s| s.inputs.iter().map(|i| i.slot).chain(s.outputs.iter().map(|o| o.0)).collect()).collect();
-    let placed = memory::place(&uses, &slots.temps, fault);
+    let placed = memory::place(&uses, &slots.temps, &slots.outputs, fault);
     for step in &mut program.steps {
         step.inputs.iter_mut().for_each(|i| i.slot = placed.slot(i.slot));
         step.outputs.iter_mut().for_each(|o| o.0 = placed.slot(o.0));

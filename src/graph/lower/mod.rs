@@ -22,6 +22,8 @@ pub(crate) struct Slots {
     slots: HashMap<(u32, u8), Slot>,
     /// Bytes of each temporary.
     pub temps: Vec<usize>,
+    /// Bytes of each output that gets a buffer of its own.
+    pub outputs: Vec<Option<usize>>,
     leaf_alias: Vec<u32>,
     /// For outputs placed in an arena: the leaf that is the arena, and the slice.
     output_arena: Vec<Option<(u32, u32)>>,
@@ -33,6 +35,7 @@ impl Slots {
         let mut s = Slots {
             slots: HashMap::new(),
             temps: Vec::new(),
+            outputs: canon.outputs.iter().map(|o| (o.place == Place::Pool).then(|| canon.meta(Src::Node(o.node, o.out)).bytes())).collect(),
             leaf_alias: canon.leaf_alias.clone(),
             output_arena: canon
                 .outputs
