@@ -29,10 +29,7 @@ kernels! {
     "batch_norm": "norm/batch_norm.wgsl", "each channel normalised by its statistics";
     "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
     "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
-    "sgd": "optim/sgd.wgsl", "gradient descent over an arena";
-    "sgd_momentum": "optim/sgd_momentum.wgsl", "gradient descent with momentum over an arena";
-    "adam": "optim/adam.wgsl", "Adam and AdamW over an arena";
-    "adam_amsgrad": "optim/adam_amsgrad.wgsl", "Adam and AdamW with AMSGrad over an arena";
+    "update": "optim/update.wgsl", "a step of any optimizer over an arena";
     "place": "optim/place.wgsl", "copy of a value into its slice of an arena";
     "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
     "sum_splits": "matmul/sum_splits.wgsl", "the second pass of a split sum, in fixed order";
