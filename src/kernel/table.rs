@@ -19,8 +19,7 @@ kernels! {
     "softmax_part": "softmax/softmax_part.wgsl", "maximum and sum of exponentials of parts of long rows";
     "softmax_apply": "softmax/softmax_apply.wgsl", "softmax or its logarithm from each row's maximum and sum";
     "gather": "index/gather.wgsl", "elements at the places that an index names";
-    "scatter": "index/scatter.wgsl", "sums at the places that a short index names";
-    "scatter_sorted": "index/scatter_sorted.wgsl", "sums at the places that a sorted index names";
+    "scatter": "index/scatter.wgsl", "sums at the places that an index names";
     "sort_count": "index/sort_count.wgsl", "stable sort of an index: how often each digit occurs";
     "sort_scan": "index/sort_scan.wgsl", "stable sort of an index: where each digit's run begins";
     "sort_move": "index/sort_move.wgsl", "stable sort of an index: every element to its place";
@@ -30,10 +29,7 @@ kernels! {
     "batch_norm": "norm/batch_norm.wgsl", "each channel normalised by its statistics";
     "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
     "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
-    "sgd": "optim/sgd.wgsl", "gradient descent over an arena";
-    "sgd_momentum": "optim/sgd_momentum.wgsl", "gradient descent with momentum over an arena";
-    "adam": "optim/adam.wgsl", "Adam and AdamW over an arena";
-    "adam_amsgrad": "optim/adam_amsgrad.wgsl", "Adam and AdamW with AMSGrad over an arena";
+    "update": "optim/update.wgsl", "a step of any optimizer over an arena";
     "place": "optim/place.wgsl", "copy of a value into its slice of an arena";
     "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
     "sum_splits": "matmul/sum_splits.wgsl", "the second pass of a split sum, in fixed order";

@@ -28,7 +28,7 @@ impl Default for AdamOptions {
 }
 
 // Floats of a group: step size, L2, decay factor, eps; beta1, beta2, -, root of the second correction; 1 - beta1, 1 - beta2, -, -.
-macro_rules! adam {
+macro_rules! formula {
     ($t:ty, $ams:expr) => {
         |f: &[$t], g: $t, p: $t, s: &mut [$t]| {
             let x = p * f[2];
@@ -46,8 +46,36 @@ macro_rules! adam {
     };
 }
 
-static ADAM: Rule = Rule { name: "adam", states: 2, floats: 12, f64: adam!(f64, false), f32: adam!(f32, false) };
-static AMSGRAD: Rule = Rule { name: "adam_amsgrad", states: 3, floats: 12, f64: adam!(f64, true), f32: adam!(f32, true) };
+macro_rules! rule {
+    ($name:literal, states: $states:literal, amsgrad: $ams:literal, $second:literal) => {
+        Rule {
+            name: $name,
+            states: $states,
+            floats: 12,
+            f64: formula!(f64, $ams),
+            f32: formula!(f32, $ams),
+            wgsl: concat!(
+                "
+    let a = floats(f);
+    let b = floats(f + 1u);
+    let c = floats(f + 2u);
+    let x = p * a.z;
+    let d = g + a.y * p;
+    let m = b.x * s0[i] + c.x * d;
+    let v = b.y * s1[i] + c.y * d * d;
+    s0[i] = m;
+    s1[i] = v;
+    ",
+                $second,
+                "
+    return x - a.x * m / (sqrt(second) / b.w + a.w);"
+            ),
+        }
+    };
+}
+
+static ADAM: Rule = rule!("adam", states: 2, amsgrad: false, "let second = v;");
+static AMSGRAD: Rule = rule!("adam_amsgrad", states: 3, amsgrad: true, "let second = max(s2[i], v); s2[i] = second;");
 
 /// Refuse options that are negative or not finite.
 pub(super) fn check_range(name: &str, options: &[(&str, f64)]) -> Result<()> {

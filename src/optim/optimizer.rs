@@ -267,7 +267,7 @@ impl Chunk {
                 if g.meta() != params[i].meta() {
                     return Err(Error::shape(format!("{}: gradient {} for parameter {i}, which is {}", rule.name, g.meta(), params[i].meta())));
                 }
-                grads.push(g.detach());
+                grads.push(g);
                 slices.push(slot as u32);
             }
         }

@@ -44,6 +44,7 @@ pub struct Sgd {
     options: SgdOptions,
 }
 
+// Floats of a group: lr, weight decay, share of the buffer kept, share of the gradient taken in; weights of gradient and buffer in the step.
 macro_rules! plain {
     ($t:ty) => {
         |f: &[$t], g: $t, p: $t, _: &mut [$t]| p - f[0] * (g + f[1] * p)
@@ -60,8 +61,31 @@ macro_rules! momentum {
     };
 }
 
-static PLAIN: Rule = Rule { name: "sgd", states: 0, floats: 8, f64: plain!(f64), f32: plain!(f32) };
-static MOMENTUM: Rule = Rule { name: "sgd_momentum", states: 1, floats: 8, f64: momentum!(f64), f32: momentum!(f32) };
+static PLAIN: Rule = Rule {
+    name: "sgd",
+    states: 0,
+    floats: 8,
+    f64: plain!(f64),
+    f32: plain!(f32),
+    wgsl: "
+    let a = floats(f);
+    return p - a.x * (g + a.y * p);",
+};
+
+static MOMENTUM: Rule = Rule {
+    name: "sgd_momentum",
+    states: 1,
+    floats: 8,
+    f64: momentum!(f64),
+    f32: momentum!(f32),
+    wgsl: "
+    let a = floats(f);
+    let b = floats(f + 1u);
+    let d = g + a.y * p;
+    let m = a.z * s0[i] + a.w * d;
+    s0[i] = m;
+    return p - a.x * (b.x * d + b.y * m);",
+};
 
 impl Sgd {
     /// An optimizer of `params`.

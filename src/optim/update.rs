@@ -8,7 +8,7 @@ use crate::tensor::{DType, Meta};
 
 /// A rule: what one step does to one element.
 pub(super) struct Rule {
-    /// The optimizer's name, and the shader's.
+    /// The optimizer's name.
     pub name: &'static str,
     /// How many numbers of state an element has.
     pub states: usize,
@@ -18,6 +18,8 @@ pub(super) struct Rule {
     pub f64: fn(&[f64], f64, f64, &mut [f64]) -> f64,
     /// The same in f32.
     pub f32: fn(&[f32], f32, f32, &mut [f32]) -> f32,
+    /// The same, as the body of `update` in shaders/optim/update.wgsl, for four elements at once.
+    pub wgsl: &'static str,
 }
 
 impl std::fmt::Debug for Rule {
@@ -151,15 +153,13 @@ impl Op for Update {
         }
         let states: Vec<Slot> = (0..self.rule.states).map(|s| ctx.inputs[self.values() + 2 + s].slot).collect();
         let floats: Vec<_> = (0..ctx.float_count()).map(|n| ctx.float(n)).collect();
-        let mut call = ctx.call(self.rule.name)?.write("p", values, "f32").read("g", grads, "f32").input("table", self.table());
-        for (n, slot) in states.into_iter().enumerate() {
-            call = call.write(["s0", "s1", "s2"][n], slot, "f32");
-        }
-        call = call.u32s(&[self.len, 0, 0, 0]).flops(10 * self.len as u64);
-        for f in floats {
-            call = call.word(f);
-        }
-        call.grid_linear(self.len.div_ceil(64))
+        // Arenas are made of blocks of 256 bytes, so they are whole quads.
+        let (quads, quad) = (self.len / 4, "vec4<f32>");
+        let call = ctx.call("update")?.hook("update", self.rule.wgsl);
+        let call = call.write("values", values, quad).read("grads", grads, quad).input("table", self.table());
+        let call = states.iter().enumerate().fold(call, |c, (n, &s)| c.write(&format!("s{n}"), s, quad));
+        let call = call.u32s(&[quads, self.rule.floats / 4, 0, 0]).flops(10 * self.len as u64);
+        floats.into_iter().fold(call, |c, f| c.word(f)).grid_linear(quads.div_ceil(64))
     }
 
     fn batch(&self, _: &crate::graph::Batched<'_>) -> Result<Vec<crate::graph::Tensor>> {

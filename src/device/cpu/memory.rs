@@ -110,6 +110,24 @@ impl Span {
     }
 }
 
+/// Spans of which no two overlap, in the order of their addresses: one search tells whether another overlaps any.
+pub(super) struct Apart(Vec<Span>);
+
+impl Apart {
+    /// `None` where two of them overlap.
+    pub(super) fn new(spans: &[Span]) -> Option<Apart> {
+        let mut sorted: Vec<Span> = spans.iter().copied().filter(|s| s.bytes > 0).collect();
+        sorted.sort_unstable_by_key(|s| s.start);
+        sorted.windows(2).all(|pair| !pair[0].overlaps(&pair[1])).then_some(Apart(sorted))
+    }
+
+    /// Whether one of them has a byte in common with `span`.
+    pub(super) fn overlap(&self, span: &Span) -> bool {
+        let behind = self.0.partition_point(|s| s.start <= span.start);
+        self.0[behind.saturating_sub(1)..].iter().take(2).any(|s| s.overlaps(span))
+    }
+}
+
 /// A buffer in host memory. Dropped, its block goes back to the device's pool.
 pub struct CpuBuffer {
     block: Block,
@@ -292,6 +310,22 @@ mod tests {
         assert_eq!(c.block.start.addr().get() % ALIGN, 0);
         let now = cpu.counters.read();
         assert_eq!((now.create_buffer, now.bytes_reserved, now.bytes_in_use, now.bytes_peak), (2, 2048, 990, 2000));
+    }
+
+    #[test]
+    fn what_overlaps_is_found_as_pair_by_pair() {
+        let cpu = cpu();
+        let buffer = cpu.alloc(8).unwrap();
+        let all: Vec<Span> = (0..8).flat_map(|at| (0..=8 - at).map(move |n| (at, n))).map(|(at, n)| cpu.span(&buffer, at, n).unwrap()).collect();
+        for (i, a) in all.iter().enumerate() {
+            for b in &all[i + 1..] {
+                let apart = Apart::new(&[*b, *a]);
+                assert_eq!(apart.is_none(), a.overlaps(b), "{a:?} {b:?}");
+                for span in apart.iter().flat_map(|_| &all) {
+                    assert_eq!(apart.as_ref().unwrap().overlap(span), span.overlaps(a) || span.overlaps(b), "{a:?} {b:?} {span:?}");
+                }
+            }
+        }
     }
 
     #[test]

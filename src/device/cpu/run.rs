@@ -1,6 +1,6 @@
 //! Runs host programs: binds slots to memory, hands each step its views, and keeps a panic in a step from doing harm.
 
-use super::memory::{ALIGN, Block, Span};
+use super::memory::{ALIGN, Apart, Block, Span};
 use super::{Cpu, CpuView, CpuViewMut};
 use crate::device::{Buffer, Counters, HostProgram, HostStep, Slot, Storage};
 use crate::env;
@@ -160,11 +160,9 @@ impl Cpu {
         for (slot, meta) in &step.outputs {
             let span = slots.span(*slot).map_err(|e| e.context(&step.label))?;
             let span = span.first(meta.bytes()).ok_or_else(|| fault(format!("output {meta} does not fit in {} bytes of {slot:?}", span.bytes())))?;
-            if written.iter().any(|w| w.overlaps(&span)) {
-                return Err(fault(format!("two outputs share memory at {slot:?}")));
-            }
             written.push(span);
         }
+        let apart = Apart::new(&written).ok_or_else(|| fault("two outputs share memory".into()))?;
         let mut inputs = Vec::with_capacity(step.inputs.len());
         for operand in &step.inputs {
             let span = slots.span(operand.slot).map_err(|e| e.context(&step.label))?;
@@ -175,7 +173,7 @@ impl Cpu {
             let whole = span.bytes() - span.bytes() % operand.meta.dtype.size();
             let bytes: &[u8] = match span.first(whole) {
                 // SAFETY: the lock is held and the buffers are borrowed by `run`; nothing that is written overlaps it.
-                Some(span) if !written.iter().any(|w| w.overlaps(&span)) => unsafe { span.read() },
+                Some(span) if !apart.overlap(&span) => unsafe { span.read() },
                 _ => &[],
             };
             inputs.push(CpuView { dtype: operand.meta.dtype, layout, bytes });

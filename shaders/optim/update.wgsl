@@ -1,0 +1,33 @@
+// A step of an optimizer over an arena, four elements an invocation. The rules in src/optim/ replace `update`; as it lies, it is plain gradient descent.
+// u[0].xy: quads of the arena, vec4s of floats that a group has; then those of each group
+@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 3>;
+@group(0) @binding(1) var<storage, read_write> values: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> grads: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> table: array<u32>;
+
+// Quads of one entry of the table: slices begin at multiples of it.
+const BLOCK: u32 = 16u;
+const SKIP: u32 = 0xffffffffu;
+
+fn floats(at: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(u[at]);
+}
+
+// The new value of quad i, from its gradient and value, and the floats of its group, which begin at u[f]. Its state is in s0[i], s1[i] ...
+fn update(f: u32, g: vec4<f32>, p: vec4<f32>, i: u32) -> vec4<f32> {
+    let a = floats(f);
+    return p - a.x * (g + a.y * p);
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let i = gid.x + gid.y * groups.x * 64u;
+    if i >= u[0].x {
+        return;
+    }
+    let group = table[i / BLOCK];
+    if group == SKIP {
+        return;
+    }
+    values[i] = update(1u + group * u[0].y, grads[i], values[i], i);
+}
