@@ -2,6 +2,7 @@
 //!
 //! Standard output carries results only; messages, progress and the line that says which device is used go to standard error.
 
+mod bench;
 mod config;
 mod counting;
 mod devices;
@@ -49,8 +50,14 @@ const fn command<C: Run>() -> Command {
 }
 
 /// Every command.
-static COMMANDS: &[Command] =
-    &[command::<train::Train>(), command::<evaluate::Evaluate>(), command::<predict::Predict>(), command::<devices::Devices>(), command::<ops::Ops>()];
+static COMMANDS: &[Command] = &[
+    command::<train::Train>(),
+    command::<evaluate::Evaluate>(),
+    command::<predict::Predict>(),
+    command::<devices::Devices>(),
+    command::<ops::Ops>(),
+    command::<bench::Bench>(),
+];
 
 const ABOUT: &str = "Train models whose kernels are WGSL compute shaders, on any vendor's GPU or on the CPU.";
 
