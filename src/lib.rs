@@ -32,6 +32,10 @@ pub mod data;
 // Running.
 pub mod train;
 
+// Measuring.
+#[cfg(feature = "cli")]
+pub mod bench;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 

@@ -10,6 +10,7 @@ macro_rules! say {
     }};
 }
 
+mod bench;
 mod config;
 mod counting;
 mod devices;
@@ -57,8 +58,14 @@ const fn command<C: Run>() -> Command {
 }
 
 /// Every command.
-static COMMANDS: &[Command] =
-    &[command::<train::Train>(), command::<evaluate::Evaluate>(), command::<predict::Predict>(), command::<devices::Devices>(), command::<ops::Ops>()];
+static COMMANDS: &[Command] = &[
+    command::<train::Train>(),
+    command::<evaluate::Evaluate>(),
+    command::<predict::Predict>(),
+    command::<devices::Devices>(),
+    command::<ops::Ops>(),
+    command::<bench::Bench>(),
+];
 
 const ABOUT: &str = "Train models whose kernels are WGSL compute shaders, on any vendor's GPU or on the CPU.";
 

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a module for each thing that is tested.
 
 mod adapters;
+mod bench;
 mod cli;
 mod common;
 mod dry;

@@ -1,6 +1,7 @@
 //! The command line, run as a user runs it: what it writes where, and with which exit code it ends.
 
 mod bad_input;
+mod bench;
 mod interrupt;
 mod runs;
 

@@ -1,0 +1,162 @@
+//! Training workloads: whole steps (forward, loss, backward, Adam) over batches that lie on the device, and the start of a process to its first step.
+
+use super::clock::{Protocol, Timing, computed};
+use super::models::{LENET, MLP, Net, RESNET};
+use super::{check, data};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::graph::Tensor;
+use crate::nn::Module;
+use crate::ops::{CrossEntropy, Generator};
+use crate::optim::{Adam, AdamOptions, Optimizer};
+use crate::tensor::Data;
+use std::time::Instant;
+
+/// Batches of a training workload.
+const BATCHES: usize = 16;
+
+/// Steps whose losses are compared with the definition's before anything is timed.
+pub const CHECKED_STEPS: usize = 10;
+
+/// How far a loss may be from the definition's.
+const LOSS_BOUND: f64 = 1e-3;
+
+/// Of the initial values.
+const SEED: u64 = 7;
+
+/// A row: the name, the network, and what the CPU definition gives for the losses of its first steps. A test computes them again.
+type Row = (&'static str, &'static Net, [f64; CHECKED_STEPS]);
+
+static NETS: &[Row] = &[
+    ("mlp_train", &MLP, [2.3087735, 2.2743726, 2.2355833, 2.1943643, 2.1465747, 2.0858843, 2.0239794, 1.9472517, 1.8523005, 1.7658449]),
+    ("lenet_train", &LENET, [2.3054051, 2.3042061, 2.3012271, 2.3029478, 2.3016355, 2.3007448, 2.3012319, 2.2993104, 2.299216, 2.3002203]),
+    ("resnet_train", &RESNET, [2.4071994, 2.3789141, 2.3510008, 2.366925, 2.3355811, 2.3776433, 2.3467672, 2.3253052, 2.3359549, 2.3189926]),
+];
+
+fn row(name: &str) -> Result<&'static Row> {
+    NETS.iter().find(|r| r.0 == name).ok_or_else(|| Error::internal(format!("bench: no network is named {name}")))
+}
+
+/// The losses of a workload's first steps as the CPU definition gives them: as they are written in the table.
+pub fn reference_losses(name: &str) -> Result<[f64; CHECKED_STEPS]> {
+    Ok(row(name)?.2)
+}
+
+/// The first `steps` of them, computed: this takes seconds, and most of a minute for `resnet_train`.
+pub fn definition_losses(name: &str, steps: usize) -> Result<Vec<f64>> {
+    let mut trainer = Trainer::new(row(name)?.1, &check::definition()?, BATCHES)?;
+    (0..steps).map(|_| trainer.step()?.item()).collect()
+}
+
+/// What a training workload gave besides its timing.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    pub timing: Timing,
+    pub batch: usize,
+    pub loss_first: f64,
+    pub loss_last: f64,
+    pub steps: u64,
+}
+
+/// Time steps of the network that the workload `name` trains.
+///
+/// # Errors
+/// Losses that are not the definition's, a parameter that does not change, a batch that was not used, steps that were not computed.
+pub fn train(name: &str, device: &Device, protocol: &Protocol) -> Result<Trained> {
+    let (_, net, reference) = row(name)?;
+    let mut trainer = Trainer::new(net, device, BATCHES)?;
+    let before = trainer.parameters()?;
+    let plans = computed(device);
+    let losses = (0..CHECKED_STEPS).map(|_| trainer.step()?.item()).collect::<Result<Vec<f64>>>()?;
+    for (n, (got, want)) in losses.iter().zip(reference).enumerate() {
+        // A NaN is never within a bound.
+        if (got - want).abs() <= LOSS_BOUND {
+            continue;
+        }
+        return Err(Error::internal(format!("{name}: wrong result: the loss of step {} is {got}, the definition gives {want}", n + 1)));
+    }
+    for ((path, old), (_, new)) in before.iter().zip(trainer.parameters()?) {
+        if *old == new {
+            return Err(Error::internal(format!("{name}: {path} did not change in {CHECKED_STEPS} steps")));
+        }
+    }
+    drop(before);
+
+    let timing = protocol.time(device, &mut || trainer.step().map(drop))?;
+
+    let loss_last = trainer.step()?.item()?;
+    let (steps, did) = (trainer.optimizer.steps(), computed(device) - plans);
+    if steps != trainer.taken as u64 || did != steps {
+        return Err(Error::internal(format!("{name}: {} steps were taken, the optimizer counts {steps}, the device computed {did}", trainer.taken)));
+    }
+    if let Some(n) = trainer.used.iter().position(|n| *n == 0) {
+        return Err(Error::internal(format!("{name}: batch {n} of {BATCHES} was not used in {steps} steps")));
+    }
+    Ok(Trained { timing, batch: net.batch, loss_first: losses[0], loss_last, steps })
+}
+
+/// What a start gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    /// Since `began`.
+    pub in_main_ms: f64,
+    pub second_step_ms: f64,
+    pub loss: f64,
+}
+
+/// The first step of a process, its loss read back; then a second one. `name` is the workload that trains the network.
+pub fn startup(name: &str, device: &Device, began: Instant, done: &mut dyn FnMut()) -> Result<Started> {
+    let (_, net, reference) = row(name)?;
+    let mut trainer = Trainer::new(net, device, 1)?;
+    let loss = trainer.step()?.item()?;
+    device.wait()?;
+    done();
+    let in_main_ms = began.elapsed().as_secs_f64() * 1e3;
+    let again = Instant::now();
+    trainer.step()?;
+    device.wait()?;
+    let second_step_ms = again.elapsed().as_secs_f64() * 1e3;
+    if (loss - reference[0]).abs() <= LOSS_BOUND {
+        return Ok(Started { in_main_ms, second_step_ms, loss });
+    }
+    Err(Error::internal(format!("{name}: wrong result: the first loss is {loss}, the definition gives {}", reference[0])))
+}
+
+/// A model, its optimizer and its batches.
+struct Trainer {
+    model: Box<dyn Module>,
+    optimizer: Adam,
+    batches: Vec<(Tensor, Tensor)>,
+    /// How often each batch was used.
+    used: Vec<usize>,
+    taken: usize,
+}
+
+impl Trainer {
+    fn new(net: &Net, device: &Device, batches: usize) -> Result<Trainer> {
+        let model = (net.build)(&Generator::new(SEED), device)?;
+        let optimizer = Adam::new(model.parameters(), AdamOptions::default())?;
+        let shape = [&[net.batch], net.sample].concat();
+        let batches = data::class_batches(batches, net.batch, net.sample.iter().product())
+            .map(|(x, y)| Ok((Tensor::new(x, &shape, device)?, Tensor::new(y, [net.batch], device)?)))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Trainer { model, optimizer, used: vec![0; batches.len()], batches, taken: 0 })
+    }
+
+    /// One step on the next batch. The loss is held while the step computes, so it is computed with it.
+    fn step(&mut self) -> Result<Tensor> {
+        let n = self.taken % self.batches.len();
+        let (x, y) = &self.batches[n];
+        self.taken += 1;
+        self.used[n] += 1;
+        self.optimizer.zero_grad();
+        let loss = self.model.try_forward(x)?.cross_entropy_with(y, &CrossEntropy::default())?;
+        loss.backward()?;
+        self.optimizer.step()?;
+        Ok(loss)
+    }
+
+    fn parameters(&self) -> Result<Vec<(String, Data)>> {
+        self.model.named_parameters().into_iter().map(|(path, p)| Ok((path, p.tensor().to_data()?))).collect()
+    }
+}
