@@ -1,6 +1,8 @@
 //! The launches of convolutions and their gradients.
 
 use super::geometry::Geometry;
+use super::strips::Strips;
+use super::strips_weight::WeightStrips;
 use crate::device::Kind;
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx};
@@ -60,6 +62,11 @@ pub(super) fn forward(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     if g.cg == 0 {
         return zeros(ctx, count);
     }
+    if ctx.caps.kind == Kind::Software
+        && let Some(strips) = Strips::of(g, false, ctx.inputs[0].aligned)
+    {
+        return strips.launch(ctx, g);
+    }
     let (slot_x, slot_w) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
     let wide = k.is_multiple_of(4) && ctx.inputs[1].aligned;
     let rows = rows_of(g.og);
@@ -83,6 +90,11 @@ pub(super) fn input_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     }
     if terms == 0 {
         return zeros(ctx, count);
+    }
+    if ctx.caps.kind == Kind::Software
+        && let Some(strips) = Strips::of(g, true, ctx.inputs[0].aligned)
+    {
+        return strips.launch(ctx, g);
     }
     // The weight is read along its output channels here: a small copy of it, turned round, makes that four steps at a time.
     let (slot_g, slot_w) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
@@ -110,6 +122,11 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     }
     if terms == 0 || g.h * g.w == 0 {
         return zeros(ctx, count);
+    }
+    if ctx.caps.kind == Kind::Software
+        && let Some(strips) = WeightStrips::of(g, ctx.inputs[0].aligned, ctx.inputs[1].aligned)
+    {
+        return strips.launch(ctx, g);
     }
     let (slot_x, slot_g) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
     let wide = g.positions().is_multiple_of(4) && ctx.inputs[1].aligned;

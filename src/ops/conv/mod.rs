@@ -4,7 +4,10 @@
 mod fast;
 mod geometry;
 mod gpu;
+mod strips;
+mod strips_weight;
 mod table;
+mod window;
 
 pub(super) use table::OPS;
 
