@@ -32,6 +32,7 @@ kernels! {
     "update": "optim/update.wgsl", "a step of any optimizer over an arena";
     "place": "optim/place.wgsl", "copy of a value into its slice of an arena";
     "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
+    "matmul_lanes": "matmul/matmul_lanes.wgsl", "matrix product in register blocks of lanes that read for each other";
     "sum_splits": "matmul/sum_splits.wgsl", "the second pass of a split sum, in fixed order";
     "conv2d": "conv/conv2d.wgsl", "convolution and the gradient of its image, in register blocks, gathered as read";
     "strips": "conv/strips.wgsl", "convolution and the gradient of its image, strips of rows read once for all steps of the kernel";

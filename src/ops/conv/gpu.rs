@@ -6,7 +6,7 @@ use super::strips_weight::WeightStrips;
 use crate::device::Kind;
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx};
-use crate::ops::matmul::{lanes_share, shared_block, split};
+use crate::ops::matmul::{lanes_share, shared_block, split, sum_splits};
 
 /// Columns that one row of a workgroup's invocations owns, in all three kernels.
 const COLUMNS: usize = 32;
@@ -152,5 +152,5 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let groups = across * down * parts * g.groups * g.models;
     let Some(scratch) = scratch else { return call.with_epilogue()?.grid_linear(groups) };
     call.write("y", scratch, "f32").grid_linear(groups)?;
-    ctx.call("sum_splits")?.read("part", scratch, "f32").u32s(&[count, parts, 0, 0]).with_epilogue()?.grid_linear(count.div_ceil(64))
+    sum_splits(ctx, scratch, count, parts)
 }

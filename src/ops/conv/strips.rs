@@ -210,14 +210,15 @@ impl Strips {
         for i in 0..self.rows * vectors {
             let _ = writeln!(clear, "    t[{i}] += s[{i}];\n    s[{i}] = vec4<f32>();");
         }
-        let mut finish = String::new();
-        for r in 0..self.rows {
-            let _ = writeln!(finish, "    if {r}u < rows {{");
-            for n in 0..vectors {
-                let _ = writeln!(finish, "        store(first + {r}u * u[0].y, column + {}u, t[{}]);", f.column(n, self.strip), r * vectors + n);
-            }
-            finish += "    }\n";
+        // One row's stores in a loop: they are long where a software adapter compiles them. What was stored makes room for what comes after it.
+        let mut finish = String::from("    for (var r = 0u; r < min(ROWS, rows); r++) {\n");
+        for n in 0..vectors {
+            let _ = writeln!(finish, "        store(first + r * u[0].y, column + {}u, t[{n}]);", f.column(n, self.strip));
         }
+        for i in vectors..self.rows * vectors {
+            let _ = writeln!(finish, "        t[{}] = t[{i}];", i - vectors);
+        }
+        finish += "    }\n";
         let pads = |d: usize| f.grad || g.padding[d] > 0;
         let shares = lanes_share(ctx.caps);
         let reads = self.window.reads;

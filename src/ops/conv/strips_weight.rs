@@ -5,7 +5,7 @@ use super::strips::even;
 use super::window::{Reads, Window};
 use crate::error::Result;
 use crate::graph::LaunchCtx;
-use crate::ops::matmul::{lanes_share, split};
+use crate::ops::matmul::{lanes_share, split, sum_splits};
 use std::fmt::Write;
 
 /// Channels of g that a lane owns at most: four subgroups of eight read them.
@@ -130,13 +130,15 @@ impl WeightStrips {
         for i in 0..sums {
             let _ = writeln!(flush, "    t[{i}] += s[{i}];\n    s[{i}] = 0.0;");
         }
-        for r in 0..self.rows {
-            let _ = writeln!(finish, "    if {r}u < rows {{");
-            for kx in 0..self.kernel {
-                let _ = writeln!(finish, "        epilogue(first + {r}u * u[0].z * u[3].x * u[6].y + {kx}u, t[{}]);", r * self.kernel + kx);
-            }
-            finish += "    }\n";
+        // One channel's stores in a loop, as in strips.
+        finish += "    for (var r = 0u; r < min(ROWS, rows); r++) {\n";
+        for kx in 0..self.kernel {
+            let _ = writeln!(finish, "        epilogue(first + r * u[0].z * u[3].x * u[6].y + {kx}u, t[{kx}]);");
         }
+        for i in self.kernel..sums {
+            let _ = writeln!(finish, "        t[{}] = t[{i}];", i - self.kernel);
+        }
+        finish += "    }\n";
         let shares = lanes_share(ctx.caps);
         let (pads_rows, pads_columns) = (g.padding[0] > 0, g.padding[1] > 0);
         let mut call = ctx.call("strips_weight")?;
@@ -158,6 +160,6 @@ impl WeightStrips {
         let groups = tiles * blocks * parts * g.groups * g.models;
         let Some(scratch) = scratch else { return call.with_epilogue()?.grid_linear(groups) };
         call.write("y", scratch, "f32").grid_linear(groups)?;
-        ctx.call("sum_splits")?.read("part", scratch, "f32").u32s(&[count, parts, 0, 0]).with_epilogue()?.grid_linear(count.div_ceil(64))
+        sum_splits(ctx, scratch, count, parts)
     }
 }

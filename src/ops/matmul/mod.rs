@@ -1,9 +1,10 @@
 //! Matrix products: `matmul` with PyTorch's shapes, and `linear`.
 
 mod gpu;
+mod lanes;
 mod table;
 
-pub(super) use gpu::{lanes_share, shared_block, split};
+pub(super) use gpu::{lanes_share, shared_block, split, sum_splits};
 pub(super) use table::OPS;
 
 use super::view::ok;
