@@ -251,6 +251,24 @@ impl Call<'_, '_> {
         }
     }
 
+    /// For a shader that has both hooks and calls one of them: with `fours` its results are stored four at a time, and `epilogue` is not called any more.
+    pub fn with_epilogue_of(self, fours: bool) -> Result<Self> {
+        if !fours {
+            return self.with_epilogue();
+        }
+        self.fours().with_epilogue4()
+    }
+
+    /// The same for a scratch buffer in place of the result.
+    pub fn write_of(self, fours: bool, name: &str, slot: Slot) -> Self {
+        if fours { self.fours().write(name, slot, "vec4<f32>") } else { self.write(name, slot, "f32") }
+    }
+
+    /// Single elements are not stored any more; the body must be valid all the same.
+    fn fours(self) -> Self {
+        self.hook("epilogue", "    return;").hook("epilogue4", "    y[i >> 2u] = v;")
+    }
+
     /// Dispatch this many workgroups.
     pub fn grid(self, x: usize, y: usize, z: usize) -> Result<()> {
         let limit = self.ctx.caps.max_groups as usize;

@@ -7,6 +7,7 @@ mod gpu;
 mod strips;
 mod strips_weight;
 mod table;
+mod tiles;
 mod window;
 
 pub(super) use table::OPS;

@@ -245,12 +245,6 @@ impl Strips {
         call = call.u32s(&[g.n, g.groups, g.models, strips, g.kh, tiles, blocks, phases, down, g.stride[0], g.padding[0], g.dilation[0]]);
         call = call.offset(0).u32s(&[g.models * g.n * g.groups * from * height * width, taps * room, 0]);
         call = call.flops(2 * g.models as u64 * g.work() as u64);
-        let call = if fours {
-            // Single elements are not stored any more; the body must be valid all the same.
-            call.hook("epilogue", "    return;").hook("epilogue4", "    y[i >> 2u] = v;").with_epilogue4()?
-        } else {
-            call.with_epilogue()?
-        };
-        call.grid_linear(tiles * phases * blocks * g.groups * g.models)
+        call.with_epilogue_of(fours)?.grid_linear(tiles * phases * blocks * g.groups * g.models)
     }
 }

@@ -1,6 +1,7 @@
 //! The launches of a matrix product.
 
 use super::lanes::Lanes;
+use super::tiles::Tile;
 use super::{Dims, leading};
 use crate::device::{Caps, Kind, Slot};
 use crate::error::Result;
@@ -76,12 +77,6 @@ pub(in crate::ops) fn lanes_share(caps: &Caps) -> bool {
     caps.kind == Kind::Software && caps.subgroups == Some((8, 8))
 }
 
-/// Four columns of a block that lanes `from`, `from + step`, .. hold.
-pub(in crate::ops) fn shared_block(v: &str, from: usize, step: usize) -> String {
-    let lanes: Vec<String> = (0..4).map(|i| format!("subgroupBroadcast({v}, {}u)", from + i * step)).collect();
-    format!("mat4x4<f32>({})", lanes.join(", "))
-}
-
 /// Batch dimensions that both operands walk evenly, joined: size, stride in a, stride in b; outermost first.
 fn batch_dims(a: &Layout, b: &Layout) -> Vec<(usize, isize, isize)> {
     let mut out: Vec<(usize, isize, isize)> = Vec::new();
@@ -108,9 +103,37 @@ pub(in crate::ops) fn split(tiles: usize, k: usize) -> (usize, usize) {
     (k.div_ceil(each), each)
 }
 
-/// Workgroups along one dimension for rows of invocations: lavapipe forms its lanes along x, and runs a workgroup's rows one after the other.
-fn group_rows(kind: Kind, tiles: usize) -> usize {
-    if kind == Kind::Software || tiles < 2 { 1 } else { 8 }
+/// The same for hardware, which has more to keep busy and starts a second launch at little cost.
+pub(in crate::ops) fn split_fine(tiles: usize, k: usize) -> (usize, usize) {
+    /// The least terms of a part.
+    const LEAST: usize = 128;
+    if tiles >= 64 || k < 2 * LEAST {
+        return (1, k);
+    }
+    let parts = 64usize.div_ceil(tiles).clamp(2, k / LEAST);
+    let each = k.div_ceil(parts).next_multiple_of(LEAST);
+    (k.div_ceil(each), each)
+}
+
+/// Which kernels of matrix products and convolutions fit a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ops) enum Family {
+    /// Hardware: tiles in workgroup memory.
+    Tiles,
+    /// A processor whose lanes read for each other.
+    Lanes,
+    /// A processor of which only that is known which every device has: blocks in registers.
+    Blocks,
+}
+
+impl Family {
+    pub fn of(caps: &Caps) -> Family {
+        match caps.kind {
+            Kind::Software if lanes_share(caps) => Family::Lanes,
+            Kind::Software => Family::Blocks,
+            Kind::Discrete | Kind::Integrated | Kind::Other => Family::Tiles,
+        }
+    }
 }
 
 pub(super) fn launch(ctx: &mut LaunchCtx<'_>) -> Result<()> {
@@ -129,16 +152,17 @@ pub(super) fn launch(ctx: &mut LaunchCtx<'_>) -> Result<()> {
     let (a_row, a_col, b_row, b_col) = (sa[lead], sa[lead + 1], sb[lead], sb[lead + 1]);
     let (read_a, read_b) = (reads(a, (k, a_col), (m, a_row)), reads(b, (k, b_row), (n, b_col)));
     let dims = batch_dims(&leading(&a.layout), &leading(&b.layout));
+    match Family::of(ctx.caps) {
+        Family::Tiles => return tiles(ctx, (read_a, read_b), &dims),
+        Family::Lanes => return lanes(ctx, (read_a, read_b), &dims),
+        Family::Blocks => {}
+    }
     let (parts, each) = split(m.div_ceil(ROWS) * n.div_ceil(32), k);
     let wide = n > 32;
-    let rows = group_rows(ctx.caps.kind, m.div_ceil(ROWS));
-    let (tiles_m, tiles_n) = (m.div_ceil(ROWS * rows), n.div_ceil(if wide { 64 } else { 32 }));
-    if lanes_share(ctx.caps) {
-        return lanes(ctx, (read_a, read_b), &dims);
-    }
+    let (tiles_m, tiles_n) = (m.div_ceil(ROWS), n.div_ceil(if wide { 64 } else { 32 }));
     let (slot_a, slot_b) = (a.slot, b.slot);
     let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
-    let mut call = ctx.call("matmul")?.set("WIDE", wide).set("GROUP_ROWS", format!("{rows}u"));
+    let mut call = ctx.call("matmul")?.set("WIDE", wide);
     call = widen(call, "a", read_a, "u[0].x", "u[1].z");
     call = widen(call, "b", read_b, "u[0].y", "u[1].w");
     call = call.read("a", slot_a, read_a.element()).read("b", slot_b, read_b.element());
@@ -198,19 +222,52 @@ fn lanes(ctx: &mut LaunchCtx<'_>, (read_a, read_b): (Reads, Reads), dims: &[(usi
     call = call.stride(rows.2).stride(rows.3).stride(columns.3).stride(columns.2);
     call = call.u32s(&[tiles_m, tiles_n, parts, each, dims.len(), count, batch]);
     call = batches(call, dims, turned).u32s(&[rows.5, columns.5, 0, 0]).flops(2 * (count * k) as u64);
-    if fours {
-        // Single elements are not stored any more; the body must be valid all the same.
-        call = call.hook("epilogue", "    return;").hook("epilogue4", "    y[i >> 2u] = v;");
-    }
     let groups = batch * parts * tiles_m * tiles_n;
-    match (scratch, fours) {
-        (None, true) => call.with_epilogue4()?.grid_linear(groups),
-        (None, false) => call.with_epilogue()?.grid_linear(groups),
-        (Some(scratch), fours) => {
-            call.write("y", scratch, if fours { "vec4<f32>" } else { "f32" }).grid_linear(groups)?;
-            sum_splits(ctx, scratch, count, parts)
-        }
+    let Some(scratch) = scratch else { return call.with_epilogue_of(fours)?.grid_linear(groups) };
+    call.write_of(fours, "y", scratch).grid_linear(groups)?;
+    sum_splits(ctx, scratch, count, parts)
+}
+
+/// The product in tiles of workgroup memory: matmul_tiles.wgsl.
+fn tiles(ctx: &mut LaunchCtx<'_>, (read_a, read_b): (Reads, Reads), dims: &[(usize, isize, isize)]) -> Result<()> {
+    let (a, b) = (&ctx.inputs[0], &ctx.inputs[1]);
+    let Dims { batch, m, k, n } = Dims::of(&a.layout.shape, &b.layout.shape);
+    let count = batch * m * n;
+    let lead = a.layout.shape.rank() - 2;
+    let (sa, sb) = (a.layout.strides(), b.layout.strides());
+    let (a_row, a_col, b_row, b_col) = (sa[lead], sa[lead + 1], sb[lead], sb[lead + 1]);
+    let tile = Tile::of(n, false);
+    let (tiles_m, tiles_n) = (m.div_ceil(tile.rows), n.div_ceil(tile.columns));
+    let (parts, each) = split_fine(tiles_m * tiles_n, k);
+    let fours = n.is_multiple_of(4);
+    let (slot_a, slot_b) = (a.slot, b.slot);
+    let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
+    let mut call = tile.constants(ctx.call("matmul_tiles")?).set("FOURS", fours);
+    call = call.hook("product", &tile.product(read_a == Reads::AlongK, read_b == Reads::AlongK));
+    for (name, reads, places, at, size, step) in [("a", read_a, "rows_at", "row", "u[0].x", "u[1].z"), ("b", read_b, "columns_at", "col", "u[0].y", "u[1].w")] {
+        call = match reads {
+            Reads::Single => call,
+            Reads::AlongK => {
+                let one = |lane: &str| format!("{name}[(p.{lane} + k) >> 2u]");
+                let block = format!("transpose(mat4x4<f32>({}, {}, {}, {}))", one("x"), one("y"), one("z"), one("w"));
+                let body = format!("    if k < end {{\n        return {block};\n    }}\n    return mat4x4<f32>();");
+                // k is a multiple of four: there are no single terms, only a body that must be valid.
+                call.hook(&format!("quad_{name}"), &body).hook(&format!("{name}1"), "    return vec4<f32>();")
+            }
+            // Four at a time from a multiple of four: past the end, the last four are read again.
+            Reads::Across => call
+                .hook(places, &format!("    return vec4<u32>(base + min({at}, {size} - 4u));"))
+                .hook(&format!("{name}1"), &format!("    return {name}[(p.x + k * {step}) >> 2u];")),
+        };
     }
+    call = call.read("a", slot_a, read_a.element()).read("b", slot_b, read_b.element());
+    call = call.u32s(&[m, n, k]).offset(0).offset(1).stride(a_row).stride(a_col).stride(b_row).stride(b_col);
+    call = call.u32s(&[tiles_m, tiles_n, parts, each, dims.len(), count, batch]);
+    call = batches(call, dims, false).flops(2 * (count * k) as u64);
+    let groups = batch * parts * tiles_m * tiles_n;
+    let Some(scratch) = scratch else { return call.with_epilogue_of(fours)?.grid_linear(groups) };
+    call.write_of(fours, "y", scratch).grid_linear(groups)?;
+    sum_splits(ctx, scratch, count, parts)
 }
 
 #[cfg(test)]
