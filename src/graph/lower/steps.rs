@@ -65,7 +65,7 @@ pub(crate) struct Steps {
 pub(crate) enum Width {
     /// One: `epilogue(i, v: T)`, `load(i) -> T`.
     One,
-    /// Four, `i` the first: `epilogue4(i, v: vec4<T>)`, `load4(i) -> vec4<T>`. For index spaces of [`in_fours`].
+    /// Four, `i` the first: `epilogue(i, v: vec4<T>)`, `load(i) -> vec4<T>`. For index spaces of [`in_fours`].
     Four,
 }
 
@@ -93,7 +93,7 @@ impl Steps {
             let _ = writeln!(body, "    {name}[{at}] = {};", reg(s.reg));
             bind(bindings, name, s.slot, width.of(s.dtype), Access::ReadWrite);
         }
-        emit.set_hook(if width == Width::Four { "epilogue4" } else { "epilogue" }, &body);
+        emit.set_hook("epilogue", &body);
     }
 
     /// Make the rows the body of the load hook.
@@ -102,7 +102,7 @@ impl Steps {
         if let Some(r) = self.result {
             let _ = writeln!(body, "    return {};", reg(r));
         }
-        emit.set_hook(if width == Width::Four { "load4" } else { "load" }, &body);
+        emit.set_hook("load", &body);
     }
 
     /// Which loads read four elements at once. A buffer is declared once, so either all loads of it do or none.

@@ -176,7 +176,7 @@ impl Scatter {
         let looks = if sorted.is_some() { numel + lines.sizes.iter().product::<usize>() } else { numel * places };
         call = call.offset(0).word(word).u32s(&[0, 0]).flops(looks as u64);
         if places > 0 {
-            call = call.with_prologue();
+            call = call.with_prologue(false);
         }
         call.with_epilogue()?.grid_linear(numel.div_ceil(64))
     }
