@@ -1,5 +1,12 @@
 // Where elements lie: row-major indices to places in a buffer. Strides may be negative, as wrapping u32.
 
+// The three indices of element i of [outer, size, inner].
+fn unravel(i: u32, size: u32, inner: u32) -> vec3<u32> {
+    let line = i / inner;
+    let outer = line / size;
+    return vec3<u32>(outer, line - outer * size, i - line * inner);
+}
+
 // Where index i over up to four dimensions lies; sizes and strides innermost first.
 fn place(i: u32, sizes: vec4<u32>, strides: vec4<u32>, rank: u32) -> u32 {
     if rank <= 1u {

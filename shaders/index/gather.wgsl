@@ -1,3 +1,4 @@
+// use layout
 // Takes elements of x along a dimension at the places that an index names: one invocation per element of the output, [outer, places, inner].
 // u[0]: number of output elements, size of x's dimension, places, inner size
 // u[1]: strides of the index over outer, places and inner, its offset
@@ -21,16 +22,12 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         return;
     }
     let size = u[0].y;
-    let places = u[0].z;
     let inner = u[0].w;
-    let line = i / inner;
-    let b = i - line * inner;
-    let a = line / places;
-    let j = line - a * places;
+    let at = unravel(i, u[0].z, inner);
     // A negative index is a large u32.
-    let k = u32(index[u[1].w + a * u[1].x + j * u[1].y + b * u[1].z]);
+    let k = u32(index[u[1].w + at.x * u[1].x + at.y * u[1].y + at.z * u[1].z]);
     if k >= size {
         atomicOr(&errors[u[2].y], 1u);
     }
-    epilogue(i, x[u[2].x + (a * size + min(k, size - 1u)) * inner + b]);
+    epilogue(i, x[u[2].x + (at.x * size + min(k, size - 1u)) * inner + at.z]);
 }

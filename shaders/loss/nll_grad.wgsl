@@ -1,3 +1,4 @@
+// use layout
 // The gradient of nll.wgsl by its input, from that of each row's loss: one invocation per element of the input.
 // u[0]: elements, classes, positions (inner size), offset of g
 // u[1]: offset of the labels, offset of the weights, label to ignore, smoothing
@@ -29,18 +30,16 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     }
     let classes = u[0].y;
     let inner = u[0].z;
-    let line = i / inner;
-    let a = line / classes;
-    let c = line - a * classes;
-    let row = a * inner + (i - line * inner);
+    let at = unravel(i, classes, inner);
+    let row = at.x * inner + at.z;
     let label = u32(labels[u[1].x + row]);
     var v = 0.0;
-    if label == c {
-        v = weight(a, c);
+    if label == at.y {
+        v = weight(at.x, at.y);
     }
     if SMOOTH {
         let s = bitcast<f32>(u[1].w);
-        v = (1.0 - s) * v + s / f32(classes) * weight(a, c);
+        v = (1.0 - s) * v + s / f32(classes) * weight(at.x, at.y);
     }
     if label == u[1].z {
         v = 0.0;

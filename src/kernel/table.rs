@@ -18,8 +18,7 @@ kernels! {
     "softmax_part": "softmax/softmax_part.wgsl", "maximum and sum of exponentials of parts of long rows";
     "softmax_apply": "softmax/softmax_apply.wgsl", "softmax or its logarithm from each row's maximum and sum";
     "gather": "index/gather.wgsl", "elements at the places that an index names";
-    "scatter": "index/scatter.wgsl", "sums at the places that a short index names";
-    "scatter_sorted": "index/scatter_sorted.wgsl", "sums at the places that a sorted index names";
+    "scatter": "index/scatter.wgsl", "sums at the places that an index names";
     "sort_count": "index/sort_count.wgsl", "stable sort of an index: how often each digit occurs";
     "sort_scan": "index/sort_scan.wgsl", "stable sort of an index: where each digit's run begins";
     "sort_move": "index/sort_move.wgsl", "stable sort of an index: every element to its place";

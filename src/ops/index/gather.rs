@@ -94,15 +94,10 @@ impl Op for Gather {
             return Ok(());
         }
         let word = ctx.check(super::message(self.name, size));
-        ctx.call("gather")?
-            .alias("T", x.dtype.wgsl())
-            .input("x", 0)
-            .input("index", 1)
-            .write("errors", Slot::Errors, "atomic<u32>")
-            .u32s(&[numel, size, places, inner])
-            .stride(lines.strides[0])
-            .stride(lines.strides[1])
-            .stride(lines.strides[2])
+        let call = ctx.call("gather")?.alias("T", x.dtype.wgsl()).input("x", 0).input("index", 1);
+        let call = call.write("errors", Slot::Errors, "atomic<u32>").u32s(&[numel, size, places, inner]);
+        lines
+            .words(call)
             .offset(1)
             .offset(0)
             .word(word)

@@ -5,7 +5,7 @@
 
 use super::Lines;
 use super::gather::Gather;
-use crate::device::Slot;
+use crate::device::{Slot, Word};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
 use crate::graph::{Batched, Call, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
@@ -128,7 +128,9 @@ impl Op for Scatter {
         if numel == 0 {
             return Ok(());
         }
-        if numel.saturating_mul(lines.sizes[1]) <= DIRECT { self.direct(ctx, &lines, numel) } else { self.sorted(ctx, &lines, numel) }
+        let word = ctx.check(super::message(self.name, self.size));
+        let sorted = if numel.saturating_mul(lines.sizes[1]) > DIRECT { Some(self.sort(ctx, &lines, word)?) } else { None };
+        self.add(ctx, &lines, word, sorted)
     }
 
     fn saves(&self) -> Saves {
@@ -146,28 +148,43 @@ impl Op for Scatter {
 }
 
 impl Scatter {
-    fn direct(self, ctx: &mut LaunchCtx<'_>, lines: &Lines, numel: usize) -> Result<()> {
-        let word = ctx.check(super::message(self.name, self.size));
+    /// The launch that adds; `sorted` are the index's sorted pairs and where each key's run begins.
+    fn add(self, ctx: &mut LaunchCtx<'_>, lines: &Lines, word: Word, sorted: Option<(Slot, Slot)>) -> Result<()> {
+        let numel = ctx.outputs[0].1.numel();
         let [_, places, inner] = lines.sizes;
-        let bound = ctx.prologue.is_none();
+        let bound = ctx.prologue.is_none() && places > 0;
         let mut call = ctx.call("scatter")?;
-        call = match places {
+        if bound {
+            call = call.input("x", 0);
+        }
+        let head = [numel, self.size, places, inner];
+        call = match sorted {
+            Some((pairs, starts)) => {
+                let [outer_lines, inner_lines] = lines.distinct();
+                let by = |lines: usize, step: usize| if lines > 1 { step } else { 0 };
+                call.read("pairs", pairs, "vec2<u32>")
+                    .read("starts", starts, "u32")
+                    .hook("candidates", "    let at = line * (u[0].y + 1u) + d;\n    return vec2<u32>(starts[at], starts[at + 1u]);")
+                    .hook("pair", "    return pairs[line * u[0].z + k];")
+                    .hook("report", "")
+                    .u32s(&head)
+                    .u32s(&[by(outer_lines, inner_lines), 0, by(inner_lines, 1), 0])
+            }
             // Empty inputs are never bound.
-            0 => call.hook("load", "    return 0.0;").hook("index_at", "    return 0u;"),
-            _ if bound => call.input("x", 0).input("index", 1),
-            _ => call.input("index", 1),
+            None if places == 0 => call.hook("load", "    return 0.0;").hook("pair", "    return vec2<u32>(0u);").hook("report", "").u32s(&head).u32s(&[0; 4]),
+            None => lines.words(call.input("index", 1).write("errors", Slot::Errors, "atomic<u32>").u32s(&head)).offset(1),
         };
-        call = call.write("errors", Slot::Errors, "atomic<u32>").u32s(&[numel, self.size, places, inner]);
-        call = lines.words(call).offset(1).offset(0).word(word).u32s(&[0, 0]).flops((numel * places) as u64);
+        let looks = if sorted.is_some() { numel + lines.sizes.iter().product::<usize>() } else { numel * places };
+        call = call.offset(0).word(word).u32s(&[0, 0]).flops(looks as u64);
         if places > 0 {
             call = call.with_prologue();
         }
         call.with_epilogue()?.grid_linear(numel.div_ceil(64))
     }
 
-    fn sorted(self, ctx: &mut LaunchCtx<'_>, lines: &Lines, numel: usize) -> Result<()> {
-        let word = ctx.check(super::message(self.name, self.size));
-        let [_, places, inner] = lines.sizes;
+    /// Sort the index: its lines' (key, place) pairs, and where each key's run begins.
+    fn sort(self, ctx: &mut LaunchCtx<'_>, lines: &Lines, word: Word) -> Result<(Slot, Slot)> {
+        let places = lines.sizes[1];
         let [outer_lines, inner_lines] = lines.distinct();
         let count = outer_lines * inner_lines;
         let chunks = places.div_ceil(CHUNK);
@@ -206,21 +223,6 @@ impl Scatter {
         let starts = ctx.scratch(entries * 4);
         let call = ctx.call("sort_starts")?.read("pairs", pairs, "vec2<u32>").write("starts", starts, "u32");
         call.u32s(&[count, places, self.size]).grid_linear(entries.div_ceil(64))?;
-
-        let bound = ctx.prologue.is_none();
-        let mut call = ctx.call("scatter_sorted")?;
-        if bound {
-            call = call.input("x", 0);
-        }
-        let by = |lines: usize, step: usize| if lines > 1 { step } else { 0 };
-        call.read("pairs", pairs, "vec2<u32>")
-            .read("starts", starts, "u32")
-            .u32s(&[numel, self.size, places, inner, by(outer_lines, inner_lines), by(inner_lines, 1)])
-            .offset(0)
-            .u32(0)
-            .flops((numel + lines.sizes.iter().product::<usize>()) as u64)
-            .with_prologue()
-            .with_epilogue()?
-            .grid_linear(numel.div_ceil(64))
+        Ok((pairs, starts))
     }
 }
