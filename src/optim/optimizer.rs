@@ -13,7 +13,8 @@ pub trait Optimizer: std::fmt::Debug {
     /// Give every parameter that has a gradient its new value. Computes everything pending on the device, in one submit.
     ///
     /// # Errors
-    /// Device failures; the parameters then keep the values they had.
+    /// Device failures, and on the CPU an index or label out of range: the parameters then keep the values they had. On a GPU such an index is the error of the
+    /// next read; the step has been taken by then, with a wrong gradient for that sample, so the parameters are those of no valid step.
     fn step(&mut self) -> Result<()>;
 
     /// Forget all gradients.
