@@ -202,6 +202,12 @@ impl Call<'_, '_> {
         self
     }
 
+    /// Append the two words by which `quotient` in layout.wgsl divides by `d`.
+    pub fn divisor(mut self, d: usize) -> Self {
+        self.words.extend(kernel::divisor(d).map(Word::Const));
+        self
+    }
+
     /// Append the offset (in elements) of input `n`.
     pub fn offset(mut self, n: usize) -> Self {
         self.words.push(self.ctx.inputs[n].offset.map_or(Word::Const(0), Word::Low));
