@@ -19,6 +19,9 @@ pub(super) enum Use {
     Program,
     /// Read by the host.
     Staging,
+    /// Filled with the values of queries.
+    #[cfg(feature = "cli")]
+    Queries,
 }
 
 impl Use {
@@ -28,6 +31,8 @@ impl Use {
                 wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST
             }
             Use::Staging => wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            #[cfg(feature = "cli")]
+            Use::Queries => wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
         }
     }
 }
@@ -165,6 +170,8 @@ impl Gpu {
         let limit = match u {
             Use::Shader | Use::Program => caps.max_binding_bytes.min(caps.max_buffer_bytes),
             Use::Staging => caps.max_buffer_bytes,
+            #[cfg(feature = "cli")]
+            Use::Queries => caps.max_buffer_bytes,
         } as usize;
         if bytes > limit {
             return Err(Error::out_of_memory(format!("{}: one buffer of {bytes} bytes is asked for, the device's limit is {limit}", self.info.short_name()))
