@@ -98,7 +98,7 @@ impl Run for Bench {
         }
         if let Some(path) = &self.svg {
             if !report.devices.iter().any(|d| d.peak_gflops().is_some() && d.peak_gb_s().is_some()) {
-                eprintln!("{}: without peak/fma and peak/copy there is no roof to draw", path.display());
+                say!("{}: without peak/fma and peak/copy there is no roof to draw", path.display());
             }
             write(path, &bench::roofline(&report))?;
         }
@@ -117,7 +117,7 @@ impl Bench {
         let workloads = bench::workloads(&self.names)?;
         let protocol = Protocol::from_env()?;
         let (device, why) = job::choose_device(self.device.as_deref(), None)?;
-        eprintln!("device: {why}");
+        say!("device: {why}");
         let mut out = std::io::stdout().lock();
         for workload in workloads {
             let line = workload.run(&device, &protocol, began)?;
@@ -150,7 +150,7 @@ impl Bench {
         let (left, right) = (read(a)?, read(b)?);
         for (what, x, y) in [("kernels", &left.kernel_hash, &right.kernel_hash), ("processor", &left.cpu, &right.cpu), ("system", &left.os, &right.os)] {
             if x != y {
-                eprintln!("not the same {what}: {x} and {y}");
+                say!("not the same {what}: {x} and {y}");
             }
         }
         let (rows, alone) = bench::compare(&left, &right);

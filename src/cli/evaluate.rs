@@ -6,6 +6,7 @@ use super::{Exit, Run, job, paths};
 use crate::nn;
 use crate::train::{Objective, Resident, evaluate};
 use anyhow::bail;
+use std::io::Write;
 
 /// The score of a run's model on a part of its data: the test part unless another is named.
 #[derive(Debug, clap::Parser)]
@@ -45,18 +46,18 @@ impl Run for Evaluate {
         };
         let Some(data) = data else { bail!("{}: the run has no {} part", folder.display(), self.part) };
         let (device, why) = job::choose_device(self.device.as_deref(), None)?;
-        eprintln!("device: {why}");
+        say!("device: {why}");
         let model = job::build_model(&config, data.sample_shape(), objective, &device)?;
         nn::load(&model, folder.join(paths::MODEL), true)?;
         let result = evaluate(&model, &Resident::new(&data, &device)?, config.train.options(None)?.evaluation_batch_size(), &self.part)?;
         if self.json {
-            println!("{}", result.to_json());
+            writeln!(std::io::stdout(), "{}", result.to_json())?;
         } else {
-            println!("{} {}", self.part, score(&result));
+            writeln!(std::io::stdout(), "{} {}", self.part, score(&result))?;
         }
         match (self.min, result.accuracy) {
             (Some(min), Some(accuracy)) if accuracy < min => {
-                eprintln!("the accuracy {accuracy:.4} is below {min}");
+                say!("the accuracy {accuracy:.4} is below {min}");
                 Ok(Exit::Fault)
             }
             (Some(_), None) => bail!("--min: the targets of this run are no classes, so there is no accuracy"),

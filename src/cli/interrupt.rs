@@ -13,7 +13,7 @@ pub fn watch() -> anyhow::Result<Arc<AtomicBool>> {
         if set.swap(true, SeqCst) {
             std::process::exit(i32::from(Exit::Interrupted as u8));
         }
-        eprintln!("interrupted: ending after this step (again to end at once)");
+        say!("interrupted: ending after this step (again to end at once)");
     };
     ctrlc::set_handler(handler).context("cannot watch for Ctrl-C")?;
     Ok(flag)

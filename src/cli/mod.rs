@@ -2,6 +2,14 @@
 //!
 //! Standard output carries results only; messages, progress and the line that says which device is used go to standard error.
 
+/// A line of message on standard error. That nobody reads it is no reason to end a run.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($arg)*);
+    }};
+}
+
 mod bench;
 mod config;
 mod counting;
@@ -81,7 +89,7 @@ pub fn run_with<A: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = A
         // Who reads our output has seen enough.
         Err(e) if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => Exit::Done,
         Err(e) => {
-            eprintln!("error: {e:#}");
+            say!("error: {e:#}");
             Exit::Failed
         }
     };

@@ -35,7 +35,7 @@ impl Run for Predict {
         let classes = config.data.classes.with_context(|| format!("{}: data.classes: is missing", config.file.display()))?;
         let data = job::read_input(&config.data, &self.input)?;
         let (device, why) = job::choose_device(self.device.as_deref(), None)?;
-        eprintln!("device: {why}");
+        say!("device: {why}");
         let model = job::build_model(&config, data.sample_shape(), Objective::Classes(classes), &device)?;
         nn::load(&model, folder.join(paths::MODEL), true)?;
         let found = predict(&model, data.features(), data.sample_shape(), config.train.options(None)?.evaluation_batch_size(), &device)?;

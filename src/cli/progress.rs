@@ -41,8 +41,8 @@ impl Callback for Progress {
             Event::EpochEnded(epoch) => {
                 let line = line(epoch, self.epochs);
                 match &self.bar {
-                    Some(bar) => bar.suspend(|| eprintln!("{line}")),
-                    None => eprintln!("{line}"),
+                    Some(bar) => bar.suspend(|| say!("{line}")),
+                    None => say!("{line}"),
                 }
             }
             Event::Ended { .. } => {

@@ -11,6 +11,7 @@ use crate::nn::Module;
 use crate::train::{Checkpoint, Event, Flow, Objective, Record, Resident, Trainer, evaluate};
 use anyhow::Context;
 use serde_json::json;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -68,14 +69,14 @@ impl Run for Train {
         let cancel = interrupt::watch()?;
         let measure = |device: &Device| steps_per_second(&config, &parts, objective, device);
         let (device, why) = job::choose_device(self.device.as_deref(), Some(&measure))?;
-        eprintln!("device: {why}");
+        say!("device: {why}");
         let model = job::build_model(&config, parts.train.sample_shape(), objective, &device)?;
-        eprintln!("{}", model.summary(&job::input_meta(parts.train.sample_shape())?)?);
+        say!("{}", model.summary(&job::input_meta(parts.train.sample_shape())?)?);
         let count = |part: &Option<crate::data::Dataset>| part.as_ref().map_or(0, crate::data::Dataset::len);
-        eprintln!("samples: {} to learn from, {} for validation, {} for the test", parts.train.len(), count(&parts.validation), count(&parts.test));
+        say!("samples: {} to learn from, {} for validation, {} for the test", parts.train.len(), count(&parts.validation), count(&parts.test));
 
         let folder = paths::new_run(&config.name)?;
-        eprintln!("run: {}", folder.display());
+        say!("run: {}", folder.display());
         let resolved = config.resolved(&folder)?;
         write(&folder.join(paths::CONFIG), &resolved)?;
         let began = Instant::now();
@@ -89,8 +90,8 @@ impl Run for Train {
             .fit(&parts.train, parts.validation.as_ref(), &device)?;
         if report.cancelled {
             match report.epochs.last() {
-                Some(last) => eprintln!("interrupted: the model of epoch {} is kept in {}", last.epoch + 1, folder.join(paths::MODEL).display()),
-                None => eprintln!("interrupted before the first epoch was done: no model was kept"),
+                Some(last) => say!("interrupted: the model of epoch {} is kept in {}", last.epoch + 1, folder.join(paths::MODEL).display()),
+                None => say!("interrupted before the first epoch was done: no model was kept"),
             }
             return Ok(super::Exit::Interrupted);
         }
@@ -108,8 +109,8 @@ impl Run for Train {
         }
         write(&folder.join(paths::RESULT), &format!("{}\n", serde_json::to_string_pretty(&result)?))?;
         match &test {
-            Some(test) => println!("test {}", score(test)),
-            None => eprintln!("there is no test part: split.test is 0"),
+            Some(test) => writeln!(std::io::stdout(), "test {}", score(test))?,
+            None => say!("there is no test part: split.test is 0"),
         }
         Ok(super::Exit::Done)
     }

@@ -32,6 +32,8 @@ pub(crate) struct CanonInput {
     pub offset: usize,
     /// Whether the offset is a multiple of four elements.
     pub aligned: bool,
+    /// Whether backward may read the operand after this run, so that its value stays. Of this run only, as [`Canon::history`] is.
+    pub kept: bool,
 }
 
 /// A node in canonical form.
@@ -71,6 +73,7 @@ pub(crate) struct Canon {
     pub leaf_metas: Vec<Meta>,
     /// For each leaf, the first leaf that lies in the same buffer.
     pub leaf_alias: Vec<u32>,
+    /// What stays, in order of node and output.
     pub outputs: Vec<CanonOutput>,
     pub key: Vec<u64>,
     pub data: Vec<u64>,
@@ -82,6 +85,35 @@ pub(crate) struct Canon {
     pub dead: Vec<bool>,
     /// Nodes whose history stays after this run: backward may walk them later.
     pub history: Vec<bool>,
+}
+
+impl CanonInput {
+    /// Whether element i of the operand is element i of the value it comes from, in every run.
+    pub fn is_whole(&self, canon: &Canon) -> bool {
+        self.layout.is_whole(canon.meta(self.src).numel())
+    }
+}
+
+impl Canon {
+    /// Type and shape of a value.
+    pub fn meta(&self, src: Src) -> Meta {
+        match src {
+            Src::Node(n, o) => self.nodes[n as usize].outs[o as usize],
+            Src::Leaf(l) => self.leaf_metas[l as usize],
+        }
+    }
+
+    /// Which entry of `outputs` is this output of a node, where it stays.
+    pub fn output(&self, node: u32, out: u8) -> Option<usize> {
+        self.outputs.binary_search_by_key(&(node, out), |o| (o.node, o.out)).ok()
+    }
+
+    /// The same for a value, which this run may compute or not.
+    pub fn output_of(&self, value: &Value) -> Option<usize> {
+        let base = value.base();
+        let node = self.run.binary_search_by_key(&base.node.id, |n| n.id).ok()?;
+        self.output(node as u32, base.out)
+    }
 }
 
 /// The pending nodes that the targets need, in order of recording.
@@ -167,7 +199,7 @@ impl Builder {
                 self.canon.key.push(layout.shape.rank() as u64);
                 self.canon.key.extend(layout.shape.iter().map(|&d| d as u64));
                 self.canon.key.extend(layout.strides().iter().map(|&s| s as u64));
-                canon_inputs.push(CanonInput { src, layout, offset, aligned });
+                canon_inputs.push(CanonInput { src, layout, offset, aligned, kept: false });
             }
             let slot_base = self.canon.data.len();
             node.slots.push_to(&mut self.canon.data);
@@ -241,23 +273,7 @@ impl Builder {
             }
         }
         self.canon.history = self.live_history(&store);
-        for (i, node) in run.iter().enumerate().filter(|&(i, _)| self.canon.history[i]) {
-            // A checkpointed node is recorded again by backward: it keeps what comes from outside its scope and what inside it has no history, and nothing else.
-            let again = node.scope != 0;
-            let saves = node.op.saves();
-            if !again {
-                store[i] |= saves.outputs;
-            }
-            for (n, input) in self.canon.nodes[i].inputs.iter().enumerate() {
-                let Src::Node(m, o) = input.src else { continue };
-                let from = &self.canon.nodes[m as usize];
-                let outside = from.scope != self.canon.nodes[i].scope || !self.canon.history[m as usize];
-                let keep = if again { outside } else { saves.inputs >> n & 1 == 1 };
-                if keep && !from.source {
-                    store[m as usize] |= 1 << o;
-                }
-            }
-        }
+        self.keep_for_backward(&mut store);
         for (i, bits) in store.iter().enumerate() {
             for o in (0..64).filter(|o| bits >> o & 1 == 1 && *o < self.canon.nodes[i].outs.len()) {
                 self.canon.outputs.push(CanonOutput { node: i as u32, out: o as u8, place: Place::Pool });
@@ -273,6 +289,39 @@ impl Builder {
             self.canon.key.extend([u64::from(out.node) << 8 | u64::from(out.out), place]);
         }
         Ok(())
+    }
+
+    /// Mark what backward will read, and store what of it this run computes. The one place that says so: whoever lets go of values follows the marks.
+    fn keep_for_backward(&mut self, store: &mut [u64]) {
+        for i in (0..self.canon.nodes.len()).filter(|&i| self.canon.history[i]) {
+            // A checkpointed node is recorded again by backward: it keeps what comes from outside its scope and what inside it has no history, and nothing else.
+            let again = self.canon.run[i].scope != 0;
+            let saves = self.canon.nodes[i].op.saves();
+            if !again {
+                store[i] |= saves.outputs;
+            }
+            for n in 0..self.canon.nodes[i].inputs.len() {
+                let src = self.canon.nodes[i].inputs[n].src;
+                let kept = if again { self.is_outside(src, i) } else { saves.inputs >> n & 1 == 1 };
+                self.canon.nodes[i].inputs[n].kept = kept;
+                // Sources are computed again wherever they are used.
+                if let Src::Node(m, o) = src
+                    && kept
+                    && !self.canon.nodes[m as usize].source
+                {
+                    store[m as usize] |= 1 << o;
+                }
+            }
+        }
+    }
+
+    /// Whether recording the checkpoint scope of node `i` again takes `src` as it is: it was not recorded in the scope, or has no history there.
+    fn is_outside(&self, src: Src, i: usize) -> bool {
+        let (scope, history) = match src {
+            Src::Node(m, _) => (self.canon.run[m as usize].scope, self.canon.history[m as usize]),
+            Src::Leaf(l) => (self.canon.leaves[l as usize].node.scope, self.canon.leaves[l as usize].carries_grad()),
+        };
+        scope != self.canon.run[i].scope || !history
     }
 
     /// Which nodes backward could still walk after this run, starting from something that a user can name: they lead to a leaf that wants a gradient, no
@@ -338,20 +387,21 @@ impl Builder {
                 let x = &node.inputs[n];
                 if let (Src::Node(m, o), Some(l)) = (x.src, leaf(input)) {
                     let producer = &self.canon.nodes[m as usize];
-                    let whole = x.layout.is_contiguous() && producer.outs[o as usize].numel() == x.layout.shape.numel();
-                    if whole && !producer.source && !producer.op.keeps_bindings() && placed.insert((m, o)) {
+                    if x.is_whole(&self.canon) && !producer.source && !producer.op.keeps_bindings() && placed.insert((m, o)) {
                         wanted.push((m, o, Place::Arena(l, slice)));
                     }
                 }
             }
         }
-        let at: HashMap<(u32, u8), usize> = self.canon.outputs.iter().enumerate().map(|(k, x)| ((x.node, x.out), k)).collect();
+        let mut more: Vec<CanonOutput> = Vec::new();
         for (node, out, place) in wanted {
-            match at.get(&(node, out)) {
-                Some(&k) => self.canon.outputs[k].place = place,
-                None => self.canon.outputs.push(CanonOutput { node, out, place }),
+            match self.canon.output(node, out) {
+                Some(k) => self.canon.outputs[k].place = place,
+                None => more.push(CanonOutput { node, out, place }),
             }
         }
+        self.canon.outputs.extend(more);
+        self.canon.outputs.sort_unstable_by_key(|o| (o.node, o.out));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Tensor;
 use super::arena::{Arena, lies_at, move_to};
-use super::canon::{self, Canon, Place};
+use super::canon::{self, Canon, CanonInput, CanonNode, Place, Src};
 use super::explain;
 use super::mode;
 use super::node::{Node, NodeState, Value, release_consumers};
@@ -180,7 +180,7 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
     let mut state = engine.lock();
     let run = canon::needed(targets);
     if run.is_empty() {
-        let ranges = storages(reads)?;
+        let ranges = reads.iter().map(storage).collect::<Result<Vec<_>>>()?;
         return if ranges.is_empty() { Ok(None) } else { engine.device.fetch(&ranges).map(Some) };
     }
     let mut canon = canon::canonicalize(run, targets)?;
@@ -212,7 +212,8 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
     let missed = state.policy.fault == Some(Fault::MissedAlias);
     let moves = rescue(&mut canon, engine, lost, missed)?;
     let outputs = allocate(&canon, engine)?;
-    let read_ranges = reads.iter().map(|v| planned_storage(v, &canon, &outputs)).collect::<Result<Vec<_>>>()?;
+    let after = |v| canon.output_of(v).map_or_else(|| storage(v), |k| Ok(outputs[k].clone()));
+    let read_ranges = reads.iter().map(after).collect::<Result<Vec<_>>>()?;
     let copies: Vec<(Storage, Storage)> = moves.iter().map(|m| (m.from.clone(), m.to.clone())).collect();
     let began = (crate::env::debug() >= 2).then(std::time::Instant::now);
     let readback = engine.device.run(&plan.prepared, &canon.data, &canon.leaf_storage, &outputs, &copies, &read_ranges)?;
@@ -230,18 +231,8 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
     Ok(readback)
 }
 
-fn storages(values: &[Value]) -> Result<Vec<Storage>> {
-    values.iter().map(|v| v.storage().ok_or_else(|| Error::internal(format!("{}: its value was dropped before it was read", v.node.op.name())))).collect()
-}
-
-/// Where a value that is read will lie after the run.
-fn planned_storage(v: &Value, canon: &Canon, outputs: &[Storage]) -> Result<Storage> {
-    let base = v.base();
-    let at = canon.outputs.iter().position(|o| Arc::ptr_eq(&canon.run[o.node as usize], &base.node) && o.out == base.out);
-    match at {
-        Some(k) => Ok(outputs[k].clone()),
-        None => storages(std::slice::from_ref(v)).map(|mut s| s.remove(0)),
-    }
+fn storage(v: &Value) -> Result<Storage> {
+    v.storage().ok_or_else(|| Error::internal(format!("{}: its value was dropped before it was read", v.node.op.name())))
 }
 
 /// A value that leaves an arena slice, because the plan overwrites it and someone still wants it.
@@ -264,14 +255,15 @@ fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Resul
         }
         let as_leaf = canon.leaves.iter().position(|l| l.same(&owner));
         let is_update = canon.nodes[canon.outputs[k].node as usize].op.arenas().is_some();
-        let reads = |n: &canon::CanonNode| n.inputs.iter().filter(|x| as_leaf.is_some_and(|l| x.src == canon::Src::Leaf(l as u32))).count() as u32;
+        let is_owner = |x: &CanonInput| as_leaf.is_some_and(|l| x.src == Src::Leaf(l as u32));
+        let reads = |n: &CanonNode| n.inputs.iter().filter(|x| is_owner(x)).count() as u32;
         // Updates are the last to run, so what else the plan reads of the slice comes before; but another's gradient may be this parameter's value itself.
         // A gradient is written somewhere in the middle.
         let read_here = as_leaf.is_some() && (!is_update || canon.nodes.iter().any(|n| n.op.arenas().is_some() && reads(n) > 0));
         let slot = owner.slot();
         let reads_here: u32 = canon.nodes.iter().map(reads).sum();
         // Nodes of this plan that backward may walk after it will keep a handle on what they read.
-        let kept = as_leaf.is_some_and(|l| (0..canon.run.len()).filter(|&i| canon.history[i]).any(|i| keeps(canon, i, l as u32)));
+        let kept = canon.nodes.iter().flat_map(|n| &n.inputs).any(|x| x.kept && is_owner(x));
         let wanted = slot.handles.load(Relaxed) > 0 || slot.consumers.load(Relaxed) > reads_here || kept;
         if (wanted && !lost) || (read_here && !missed) {
             let to = engine.alloc(from.bytes)?;
@@ -282,12 +274,6 @@ fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Resul
         }
     }
     Ok(moves)
-}
-
-/// Whether node `i`, with history, keeps a leaf for backward.
-fn keeps(canon: &Canon, i: usize, leaf: u32) -> bool {
-    let saves = canon.run[i].op.saves();
-    canon.nodes[i].inputs.iter().enumerate().any(|(n, x)| x.src == canon::Src::Leaf(leaf) && (canon.run[i].scope != 0 || saves.inputs >> n & 1 == 1))
 }
 
 fn arena_of(canon: &Canon, leaf: u32) -> Result<Arc<Arena>> {
@@ -308,9 +294,7 @@ fn allocate(canon: &Canon, engine: &Engine) -> Result<Vec<Storage>> {
 
 /// The run's nodes become values: storages set, inputs let go, what backward will read kept. Gives what may be dropped once the lock is released.
 fn commit(canon: &Canon, outputs: &[Storage]) -> Vec<Value> {
-    let mut stored: HashMap<(u32, u8), Storage> = HashMap::new();
-    for (k, o) in canon.outputs.iter().enumerate() {
-        stored.insert((o.node, o.out), outputs[k].clone());
+    for o in &canon.outputs {
         if let Place::Arena(leaf, slice) = o.place
             && let Some(arena) = &canon.leaves[leaf as usize].node.arena
         {
@@ -319,32 +303,26 @@ fn commit(canon: &Canon, outputs: &[Storage]) -> Vec<Value> {
     }
     let mut ended = Vec::new();
     for (i, node) in canon.run.iter().enumerate() {
-        let i = i as u32;
-        if node.is_source() && !stored.contains_key(&(i, 0)) {
+        let stored: SmallVec<[Option<Storage>; 1]> = (0..node.outs.len()).map(|o| canon.output(i as u32, o as u8).map(|k| outputs[k].clone())).collect();
+        let any = stored.iter().any(Option::is_some);
+        if node.is_source() && !any {
             continue;
         }
-        let mut body = node.body();
-        body.state = NodeState::Done((0..node.outs.len()).map(|o| stored.get(&(i, o as u8)).cloned()).collect::<SmallVec<_>>());
-        release_consumers(&body.inputs);
-        if (0..node.outs.len()).any(|o| stored.contains_key(&(i, o as u8))) {
+        if any {
             node.engine.stores(node);
         }
-        if !canon.history[i as usize] {
+        let mut body = node.body();
+        body.state = NodeState::Done(stored);
+        release_consumers(&body.inputs);
+        if canon.history[i] {
+            // Handles, so that an update in place knows that these values are wanted. What a node reads comes before it: all storages are known.
+            body.kept = body.inputs.iter().zip(&canon.nodes[i].inputs).filter(|(_, x)| x.kept).map(|(v, _)| Tensor::of(v.clone())).collect();
+        } else {
             body.history = false;
             ended.extend(std::mem::take(&mut body.inputs));
         }
         drop(body);
         node.retire();
-    }
-    // Only now that all storages are known: handles on what backward will read.
-    for (_, node) in canon.run.iter().enumerate().filter(|&(i, _)| canon.history[i]) {
-        let saves = node.op.saves();
-        let inputs = node.body().inputs.clone();
-        let outside = |v: &Value| v.base().node.scope != node.scope || !v.base().carries_grad();
-        let keep = |n: usize, v: &Value| if node.scope != 0 { outside(v) } else { saves.inputs >> n & 1 == 1 };
-        let mut kept: Vec<Tensor> = inputs.iter().enumerate().filter(|&(n, v)| keep(n, v)).map(|(_, v)| Tensor::of(v.clone())).collect();
-        ended.extend(inputs);
-        std::mem::swap(&mut node.body().kept, &mut kept);
     }
     ended
 }

@@ -48,14 +48,7 @@ pub(crate) fn common(canon: &Canon, fault: Option<Fault>) -> Vec<u32> {
     let mut first: HashMap<Vec<u64>, u32> = HashMap::new();
     let mut same: Vec<u32> = (0..canon.nodes.len() as u32).collect();
     for (i, node) in canon.nodes.iter().enumerate() {
-        let fixed = |x: &CanonInput| {
-            let base = match x.src {
-                Src::Node(n, o) => canon.nodes[n as usize].outs[o as usize].numel(),
-                Src::Leaf(l) => canon.leaf_metas[l as usize].numel(),
-            };
-            x.layout.shape.numel() == base && x.layout.strides().iter().all(|&s| s >= 0)
-        };
-        if !node.slots.is_empty() || node.op.arenas().is_some() || !node.inputs.iter().all(fixed) {
+        if !node.slots.is_empty() || node.op.arenas().is_some() || !node.inputs.iter().all(|x| x.is_whole(canon)) {
             continue;
         }
         let mut key = super::Key::default();
@@ -157,23 +150,13 @@ fn materialized_sources(canon: &Canon, stored: &[u64]) -> Vec<bool> {
 
 /// Whether element i of the operand is element i of the node it comes from, or the node is a constant.
 pub(crate) fn sees_through(canon: &Canon, x: &CanonInput) -> bool {
-    let Src::Node(m, o) = x.src else { return false };
-    let node = &canon.nodes[m as usize];
-    let whole = x.layout.is_contiguous() && node.outs[o as usize].numel() == x.layout.shape.numel();
-    whole || node.op.row().is_some_and(|r| r.name == "fill")
+    let Src::Node(m, _) = x.src else { return false };
+    x.is_whole(canon) || canon.nodes[m as usize].op.row().is_some_and(|r| r.name == "fill")
 }
 
 impl Fuser<'_> {
     fn node(&self, i: u32) -> &CanonNode {
         &self.canon.nodes[i as usize]
-    }
-
-    /// Whether the operand is the whole of its base in row-major order: then element i of one is element i of the other.
-    fn whole(&self, x: &CanonInput) -> bool {
-        match x.src {
-            Src::Node(n, o) => x.layout.is_contiguous() && self.node(n).outs[o as usize].numel() == x.layout.shape.numel(),
-            Src::Leaf(_) => false,
-        }
     }
 
     fn place(&mut self, i: u32) {
@@ -247,7 +230,7 @@ impl Fuser<'_> {
         let group = &self.groups[g as usize];
         let fits = group.open && group.numel == numel && group.phase == Some((node.phase, node.scope)) && group.rows.len() < MAX_ROWS;
         let pointwise = node.inputs.iter().all(|x| match x.src {
-            Src::Node(m, _) if self.group_of[m as usize] == Some(g) => self.whole(x),
+            Src::Node(m, _) if self.group_of[m as usize] == Some(g) => x.is_whole(self.canon),
             _ => true,
         });
         (fits && pointwise).then_some(g)
@@ -268,8 +251,7 @@ impl Fuser<'_> {
             && group.phase == Some((node.phase, node.scope))
             && group.rows.last() == Some(&m)
             && self.readers[m as usize][o as usize] == 1
-            && x.layout.is_contiguous()
-            && self.whole(x)
+            && x.is_whole(self.canon)
             && group.rows.iter().all(|&r| self.stored[r as usize] == 0)
             // Every other row is read inside the group only.
             && group.rows.iter().filter(|&&r| r != m).all(|&r| self.readers[r as usize][0] == self.read_by(r, &group.rows));

@@ -36,6 +36,12 @@ impl Layout {
         self.shape.numel() <= 1 || (0..self.shape.rank()).all(|d| self.shape[d] == 1 || self.strides[d] == want[d])
     }
 
+    /// Whether these are all elements of a buffer of `numel`, in row-major order: then element i of the view is element i of the buffer, whatever the offset
+    /// is yet to be.
+    pub fn is_whole(&self, numel: usize) -> bool {
+        self.is_contiguous() && self.shape.numel() == numel
+    }
+
     /// The dimensions in the order `dims`.
     pub fn permute(&self, dims: &[usize]) -> Layout {
         let shape: Vec<usize> = dims.iter().map(|&d| self.shape[d]).collect();

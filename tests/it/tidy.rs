@@ -207,11 +207,11 @@ fn files_are_short_and_their_first_line_says_what_they_are() {
 fn the_library_does_not_print_and_leaves_nothing_undone() {
     let mut wrong = Vec::new();
     for file in files("src", ".rs") {
-        let door = file.path.starts_with("src/cli/") || file.path == "src/main.rs";
         for (n, line) in file.code() {
             let undone = ["todo!(", "unimplemented!(", "dbg!("].iter().any(|m| line.contains(m));
+            // These panic where nobody reads: the command line has `say!`, and writes results by `writeln!`.
             let prints = ["println!(", "print!("].iter().any(|m| line.contains(m));
-            if undone || (prints && !door) {
+            if undone || prints {
                 wrong.push(format!("{}:{n}: {}", file.path, line.trim()));
             }
         }

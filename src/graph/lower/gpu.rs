@@ -28,7 +28,7 @@ pub(crate) fn lower(canon: &Canon, groups: &[Group], caps: &Caps, fault: Option<
         }
     }
     let uses: Vec<Vec<Slot>> = program.launches.iter().map(|l| l.bindings.iter().map(|b| b.slot).collect()).collect();
-    let placed = memory::place(&uses, &slots.temps, fault);
+    let placed = memory::place(&uses, &slots.temps, &slots.outputs, fault);
     for launch in &mut program.launches {
         for b in &mut launch.bindings {
             b.slot = placed.slot(b.slot);
@@ -67,16 +67,10 @@ const MAP_GROUP: usize = 64;
 fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mut GpuProgram, slots: &mut Slots, caps: &Caps) -> Result<()> {
     let node = &canon.nodes[root as usize];
     let has_prologue = !group.prologue.is_empty();
-    let meta_of = |src: Src| -> Meta {
-        match src {
-            Src::Leaf(l) => canon.leaf_metas[l as usize],
-            Src::Node(m, o) => canon.nodes[m as usize].outs[o as usize],
-        }
-    };
     let mut copied: HashMap<usize, Slot> = HashMap::new();
     for n in copies_needed(canon, root, has_prologue) {
         let x = &node.inputs[n];
-        let meta = Meta::new(meta_of(x.src).dtype, x.layout.shape);
+        let meta = Meta::new(canon.meta(x.src).dtype, x.layout.shape);
         let from = slots.of(x.src).expect("an operand of a kernel has a buffer");
         let to = slots.temp(meta.bytes());
         let steps = Steps {
@@ -92,7 +86,7 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
         .iter()
         .enumerate()
         .map(|(n, x)| {
-            let meta = Meta::new(meta_of(x.src).dtype, x.layout.shape);
+            let meta = Meta::new(canon.meta(x.src).dtype, x.layout.shape);
             match copied.get(&n) {
                 Some(&slot) => Operand { slot, meta, layout: Layout::contiguous(meta.shape), offset: None, aligned: true },
                 None => {

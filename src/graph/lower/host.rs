@@ -21,7 +21,7 @@ pub(crate) fn lower(canon: &Canon, groups: &[Group], definition: bool, fault: Op
         program.steps.extend(lower_group(canon, group, definition, &mut slots));
     }
     let uses: Vec<Vec<Slot>> = program.steps.iter().map(|s| s.inputs.iter().map(|i| i.slot).chain(s.outputs.iter().map(|o| o.0)).collect()).collect();
-    let placed = memory::place(&uses, &slots.temps, fault);
+    let placed = memory::place(&uses, &slots.temps, &slots.outputs, fault);
     for step in &mut program.steps {
         step.inputs.iter_mut().for_each(|i| i.slot = placed.slot(i.slot));
         step.outputs.iter_mut().for_each(|o| o.0 = placed.slot(o.0));
@@ -54,12 +54,8 @@ fn lower_group(canon: &Canon, group: &Group, definition: bool, slots: &mut Slots
         .inputs
         .iter()
         .map(|x| {
-            let dtype = match x.src {
-                Src::Leaf(l) => canon.leaf_metas[l as usize].dtype,
-                Src::Node(m, o) => canon.nodes[m as usize].outs[o as usize].dtype,
-            };
             let slot = slots.of(x.src).expect("an operand of a kernel has a buffer");
-            HostOperand { slot, meta: Meta::new(dtype, x.layout.shape), layout: x.layout, offset: x.offset }
+            HostOperand { slot, meta: Meta::new(canon.meta(x.src).dtype, x.layout.shape), layout: x.layout, offset: x.offset }
         })
         .collect();
     let own = inputs.len();

@@ -22,6 +22,8 @@ pub(crate) struct Slots {
     slots: HashMap<(u32, u8), Slot>,
     /// Bytes of each temporary.
     pub temps: Vec<usize>,
+    /// Bytes of each output that gets a buffer of its own.
+    pub outputs: Vec<Option<usize>>,
     leaf_alias: Vec<u32>,
     /// For outputs placed in an arena: the leaf that is the arena, and the slice.
     output_arena: Vec<Option<(u32, u32)>>,
@@ -33,6 +35,7 @@ impl Slots {
         let mut s = Slots {
             slots: HashMap::new(),
             temps: Vec::new(),
+            outputs: canon.outputs.iter().map(|o| (o.place == Place::Pool).then(|| canon.meta(Src::Node(o.node, o.out)).bytes())).collect(),
             leaf_alias: canon.leaf_alias.clone(),
             output_arena: canon
                 .outputs
@@ -62,7 +65,7 @@ impl Slots {
                         && group_of.contains_key(&m)
                         && !inlined(canon, n, x)
                     {
-                        let bytes = canon.nodes[m as usize].outs[o as usize].bytes();
+                        let bytes = canon.meta(x.src).bytes();
                         s.slots.entry((m, o)).or_insert_with(|| {
                             s.temps.push(bytes);
                             Slot::Temp(s.temps.len() - 1)
@@ -145,17 +148,12 @@ fn operand(canon: &Canon, slots: &Slots, n: u32, x: &CanonInput, out: &mut Steps
             return r;
         }
     }
-    let (slot, dtype, base) = match x.src {
-        Src::Leaf(l) => (Slot::Leaf(l as usize), canon.leaf_metas[l as usize].dtype, canon.leaf_metas[l as usize].numel()),
-        Src::Node(m, o) => {
-            let meta = canon.nodes[m as usize].outs[o as usize];
-            (slots.of(x.src).expect("a value read outside its kernel has a buffer"), meta.dtype, meta.numel())
-        }
-    };
+    let slot = slots.of(x.src).expect("a value read outside its kernel has a buffer");
+    let base = canon.meta(x.src);
     // The whole of a value begins at its start in every run, so two such operands are one load.
-    let whole = |l: &Load| l.layout.is_contiguous() && x.layout.is_contiguous() && l.layout.shape.numel() == base && x.layout.shape.numel() == base;
-    let at = out.loads.iter().position(|l| l.slot == slot && whole(l)).unwrap_or_else(|| {
-        out.loads.push(Load { slot, dtype, layout: x.layout, offset: x.offset });
+    let same = |l: &Load| l.slot == slot && x.is_whole(canon) && l.layout.is_whole(base.numel());
+    let at = out.loads.iter().position(same).unwrap_or_else(|| {
+        out.loads.push(Load { slot, dtype: base.dtype, layout: x.layout, offset: x.offset });
         out.loads.len() - 1
     });
     Reg::Load(at as u16)
@@ -167,10 +165,7 @@ fn push_row(canon: &Canon, n: u32, args: SmallVec<[Reg; 3]>, out: &mut Steps, re
     let result = node.outs[0].dtype;
     let operand = match row.sig {
         Sig::Source(_) => result,
-        _ => node.inputs.last().map_or(DType::F32, |x| match x.src {
-            Src::Leaf(l) => canon.leaf_metas[l as usize].dtype,
-            Src::Node(m, o) => canon.nodes[m as usize].outs[o as usize].dtype,
-        }),
+        _ => node.inputs.last().map_or(DType::F32, |x| canon.meta(x.src).dtype),
     };
     out.steps.push(Step { row, args, operand, out: result, slots: node.slot_base });
     let r = Reg::Step((out.steps.len() - 1) as u16);

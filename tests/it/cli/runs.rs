@@ -2,6 +2,7 @@
 
 use super::{Place, points};
 use serde_json::Value;
+use std::process::Stdio;
 
 fn result(place: &Place, run: &str) -> Value {
     serde_json::from_str(&place.read(&format!("runs/{run}/result.json"))).unwrap()
@@ -25,6 +26,21 @@ fn a_run_leaves_config_metrics_model_and_result() {
     assert_eq!(lines.len(), 6);
     assert!(lines[5]["train"]["loss"].as_f64().unwrap() < lines[0]["train"]["loss"].as_f64().unwrap());
     assert!(lines[5]["validation"]["accuracy"].as_f64().unwrap() > 0.9);
+}
+
+#[test]
+fn a_run_goes_on_where_nobody_reads_its_messages() {
+    let place = Place::new();
+    let mut child = place.command(&["train", "points.toml"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(0));
+    assert!(out.stdout.starts_with(b"test loss "));
+    // Nor does it fail where nobody reads its result: that lies in the run's folder.
+    let mut child = place.command(&["train", "points.toml"]).stderr(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(result(&place, "points")["test"], result(&place, "points-2")["test"]);
 }
 
 #[test]

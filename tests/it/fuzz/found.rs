@@ -1,4 +1,4 @@
-//! What random graphs have found, each as small as it could be made.
+//! What random graphs and reviews have found, each as small as it could be made.
 
 use wgrad::autograd::{checkpoint, grad, vmap};
 use wgrad::{Device, Generator, Tensor};
@@ -48,6 +48,16 @@ fn a_checkpoint_keeps_what_in_it_has_no_history() {
         assert_eq!(loss.item().unwrap(), 0.25 + 0.0625);
         loss.backward().unwrap();
         near(&w.grad().unwrap(), &[1.0, 0.5]);
+    }
+}
+
+/// Two windows of a tensor, each repeated to the tensor's own size: where they begin is data, so what reads one is not what reads the other.
+#[test]
+fn windows_repeated_to_the_size_of_their_base_are_not_the_same() {
+    for d in devices() {
+        let x = Tensor::new([1.0f32, 2.0, 3.0, 4.0], [4], &d).unwrap();
+        let window = |start| x.narrow(0, start, 2).expand([2, 2]).square();
+        near(&(window(2) - window(0)), &[8.0, 12.0, 8.0, 12.0]);
     }
 }
 
