@@ -57,6 +57,8 @@ pub fn product(got: &[f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Resu
     const ROWS: usize = 8;
     const VECTORS: u32 = 2;
     let bound = |terms: usize, scale: f64| (4.0 + 2.0 * (terms as f64).sqrt()) * f64::from(f32::EPSILON) * scale;
+    // A NaN is never within a bound.
+    let within = |got: f64, want: f64, bound: f64| (got - want).abs() <= bound;
     let wrong = |row: usize, got: f64, want: f64| Error::internal(format!("wrong result: row {row}: {got:e}, not {want:e}"));
     for row in (0..ROWS).map(|r| r * (m - 1) / (ROWS - 1)) {
         let mut want = vec![0.0f64; n];
@@ -64,7 +66,7 @@ pub fn product(got: &[f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Resu
             want.iter_mut().zip(line).for_each(|(w, y)| *w += f64::from(*x) * f64::from(*y));
         }
         let scale = want.iter().fold(0.0f64, |s, w| s.max(w.abs()));
-        let off = got[row * n..][..n].iter().zip(&want).find(|(g, w)| !((f64::from(**g) - **w).abs() <= bound(k, scale)));
+        let off = got[row * n..][..n].iter().zip(&want).find(|(g, w)| !within(f64::from(**g), **w, bound(k, scale)));
         if let Some((g, w)) = off {
             return Err(wrong(row, f64::from(*g), *w));
         }
@@ -77,7 +79,7 @@ pub fn product(got: &[f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Resu
             let (got, want) = (dot(line, &signs), dot(&a[row * k..][..k], &through));
             let scale = line.iter().fold(0.0f64, |s, v| s.max(f64::from(v.abs())));
             // The errors of n elements add up like their signs do.
-            if !((got - want).abs() <= bound(k, scale) * (n as f64).sqrt() * 4.0) {
+            if !within(got, want, bound(k, scale) * (n as f64).sqrt() * 4.0) {
                 return Err(wrong(row, got, want));
             }
         }

@@ -54,7 +54,7 @@ impl Host {
     /// The last line that a process writes, or why it has none.
     fn ask(&self, name: &str, known: &str, limit: f64) -> std::result::Result<String, String> {
         let mut command = Command::new(&self.program);
-        command.args(["bench", "--child", name, "--sample", &self.sample.to_string()]);
+        command.args(["bench", "--child", name, "--sample", &self.sample.to_string(), "--limit", &limit.to_string()]);
         if !known.is_empty() {
             command.args(["--known", known]);
         }

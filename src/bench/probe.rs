@@ -20,8 +20,10 @@ pub struct Probe {
     /// Operations and bytes of its one dispatch, where it is one: what would be long is not tried.
     pub size: Option<(f64, f64)>,
     /// The job on that device; with the bits of results that were found right before, where there are some.
-    make: Box<dyn Fn(&Device, Option<String>) -> Result<Job>>,
+    make: Box<MakeJob>,
 }
+
+type MakeJob = dyn Fn(&Device, Option<String>) -> Result<Job>;
 
 impl Probe {
     /// The part of its name before the `/`.
@@ -171,7 +173,8 @@ fn matmul() -> Vec<Probe> {
 }
 
 fn conv() -> Vec<Probe> {
-    let shapes = [(3, 32, 32, 3), (32, 64, 16, 3), (16, 16, 32, 3), (64, 64, 16, 1)];
+    // In this order an estimate by those before is near.
+    let shapes = [(64, 64, 16, 1), (16, 16, 32, 3), (32, 64, 16, 3), (3, 32, 32, 3)];
     let convs = shapes.map(|(inputs, outputs, size, kernel)| Conv { inputs, outputs, size, kernel });
     let name = |c: &Conv| format!("conv/{}x{}x{}_{}x{}", c.inputs, c.outputs, c.size, c.kernel, c.kernel);
     let about = |c: &Conv| format!("[32, {}, {s}, {s}] to {} channels by {k} x {k}", c.inputs, c.outputs, s = c.size, k = c.kernel);
@@ -179,7 +182,9 @@ fn conv() -> Vec<Probe> {
     for c in convs {
         all.push(kernel(name(&c), about(&c), c.flops(), c.bytes(), vec![c.terms()], move |d| c.forward(d)));
         let gradients = format!("{} with its gradients", about(&c));
-        all.push(kernel(format!("{}_grad", name(&c)), gradients, 3.0 * c.flops(), 3.0 * c.bytes(), c.backward_terms(), move |d| c.backward(d)));
+        let probe = kernel(format!("{}_grad", name(&c)), gradients, 3.0 * c.flops(), 3.0 * c.bytes(), c.backward_terms(), move |d| c.backward(d));
+        // Three dispatches of that size at least.
+        all.push(Probe { size: Some((c.flops(), c.bytes())), ..probe });
     }
     all
 }

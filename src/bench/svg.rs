@@ -14,7 +14,7 @@ const TOP: f64 = 60.0;
 const BOTTOM: f64 = 490.0;
 
 /// A colour for each family, told apart by those who see red and green alike, too.
-const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#555555"];
+const COLOURS: [&str; 10] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#555555", "#8c564b", "#b5bd00"];
 
 /// The pictures of all devices, one below the other.
 pub fn roofline(report: &Report) -> String {

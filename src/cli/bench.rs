@@ -5,7 +5,7 @@ use crate::bench::{self, Host, Plan, Protocol, Report, Verdict};
 use anyhow::{Context, bail};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Measure a device: its peaks, what a launch costs, every kernel family over a range of shapes, whole training steps.
 ///
@@ -82,9 +82,11 @@ impl Run for Bench {
             return list(self.jsonl);
         }
         if let Some(probe) = &self.child {
+            outlive_nobody(self.limit);
             planted(probe)?;
             let (device, _) = job::choose_device(self.device.as_deref(), None)?;
-            println!("{}", bench::answer(probe, &device, self.known, self.sample)?);
+            let answer = bench::answer(probe, &device, self.known, self.sample)?;
+            writeln!(std::io::stdout().lock(), "{answer}")?;
             return Ok(Exit::Done);
         }
         if self.jsonl {
@@ -206,6 +208,16 @@ fn read(path: &Path) -> anyhow::Result<Report> {
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A probe's process ends where its parent, which would have ended it, is gone.
+fn outlive_nobody(limit: f64) {
+    const GRACE: f64 = 5.0;
+    let limit = Duration::try_from_secs_f64(limit + GRACE).unwrap_or(Duration::MAX);
+    std::thread::spawn(move || {
+        std::thread::sleep(limit);
+        std::process::exit(i32::from(Exit::Failed as u8));
+    });
 }
 
 /// For tests: go wrong as WGRAD_PLANT says.
