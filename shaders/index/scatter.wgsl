@@ -1,4 +1,4 @@
-// use layout
+// use math, layout
 // Adds up elements of x at the places that an index names, in the order of the index: one invocation per element of the output, [outer, size, inner].
 // As it lies it looks through the whole index, for small cases; for larger ones the hooks look a destination's terms up in the sorted index.
 // u[0]: number of output elements, size, places, inner size

@@ -250,7 +250,7 @@ impl Call<'_, '_> {
     }
 
     /// The same for a shader that stores four neighbours at a time, for results of [`in_fours`]: the hook is `fn epilogue(i: u32, v: vec4<T>)`, with `i` the
-    /// first one's index, and the shader's own body is `y[i >> 2u] = v;`.
+    /// first one's index.
     pub fn with_epilogue4(mut self) -> Result<Self> {
         match self.ctx.epilogue {
             Some(steps) => {
@@ -260,6 +260,7 @@ impl Call<'_, '_> {
             None => {
                 let (slot, meta) = self.ctx.outputs[0];
                 let slot = slot.ok_or_else(|| Error::internal(format!("{}: output 0 is not wanted", self.label)))?;
+                self.text.edit(|e| e.set_hook("epilogue", "    y[i >> 2u] = v;"));
                 Ok(self.write("y", slot, &format!("vec4<{}>", meta.dtype.wgsl())))
             }
         }
