@@ -1,4 +1,4 @@
-// Where elements lie: row-major indices to places in a buffer. Strides may be negative, as wrapping u32.
+// Where elements lie: row-major indices to places in a buffer. Strides may be negative, as wrapping u32. Joined after math (`mul_hi_` is there).
 
 // The three indices of element i of [outer, size, inner].
 fn unravel(i: u32, size: u32, inner: u32) -> vec3<u32> {
@@ -24,4 +24,9 @@ fn place(i: u32, sizes: vec4<u32>, strides: vec4<u32>, rank: u32) -> u32 {
     }
     let c = b / sizes.z;
     return at2 + (b - c * sizes.z) * strides.z + c * strides.w;
+}
+
+// i / d for i below 2^31, by the words that kernel::divisor gives for d.
+fn quotient(i: u32, magic: u32, shift: u32) -> u32 {
+    return select(mul_hi_(i, magic), i, magic == 0u) >> shift;
 }

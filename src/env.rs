@@ -49,6 +49,7 @@ pub static FLAGS: &[Flag] = &[
     row("WGRAD_VALIDATE", Kind::Switch, "0", "create our own shaders with all checks, as a user's are"),
     row("WGRAD_THREADS", Kind::Number(4096), "0", "threads of the CPU backend; 0: one a core"),
     row("WGRAD_MEMORY_CAP", Kind::Bytes, "0", "bytes that a device may reserve, K, M and G allowed; 0: no cap"),
+    row("WGRAD_PLANT", Kind::Text, "", "tests: a probe of wgrad bench that goes wrong: hang:NAME, abort:NAME, fail:NAME"),
     row("BENCH_T0_NS", Kind::Text, "", "bench: nanoseconds of the epoch at which the process was started, set by who starts it; used by the peers, too"),
     row("BENCH_BLOCK_MS", Kind::Number(60_000), "150", "bench: milliseconds that a block of runs lasts; used by the peers, too"),
     row("BENCH_BLOCKS", Kind::Number(10_000), "7", "bench: blocks that are timed; used by the peers, too"),

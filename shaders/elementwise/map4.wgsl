@@ -4,13 +4,13 @@
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 // bindings
 
-fn epilogue4(i: u32, v: vec4<f32>) {
+fn epilogue(i: u32, v: vec4<f32>) {
     y[i >> 2u] = v;
 }
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
     for (var q = gid.x; q < u[0].x; q += u[0].y) {
-        epilogue4(q * 4u, vec4<f32>());
+        epilogue(q * 4u, vec4<f32>());
     }
 }

@@ -1,4 +1,4 @@
-// use layout
+// use math, layout
 // Takes elements of x along a dimension at the places that an index names: one invocation per element of the output, [outer, places, inner].
 // u[0]: number of output elements, size of x's dimension, places, inner size
 // u[1]: strides of the index over outer, places and inner, its offset

@@ -1,4 +1,4 @@
-// use layout
+// use math, layout
 // Adds up elements of x at the places that an index names, in the order of the index: one invocation per element of the output, [outer, size, inner].
 // As it lies it looks through the whole index, for small cases; for larger ones the hooks look a destination's terms up in the sorted index.
 // u[0]: number of output elements, size, places, inner size
@@ -10,8 +10,6 @@
 @group(0) @binding(3) var<storage, read_write> errors: array<atomic<u32>>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-const NONE: u32 = 0xffffffffu;
-
 fn load(i: u32) -> f32 {
     return x[u[2].x + i];
 }
@@ -21,13 +19,14 @@ fn candidates(line: u32, d: u32) -> vec2<u32> {
     return vec2<u32>(0u, u[0].z);
 }
 
-// The place that candidate k names, if its destination is d. What is out of range is reported by one invocation of the line.
-fn candidate(line: u32, k: u32, d: u32) -> u32 {
-    let key = u32(index[u[1].w + line + k * u[1].y]);
-    if key >= u[0].y && d == 0u {
-        atomicOr(&errors[u[2].y], 1u);
-    }
-    return select(NONE, k, key == d);
+// Candidate k of a line, as (key, place).
+fn pair(line: u32, k: u32) -> vec2<u32> {
+    return vec2<u32>(u32(index[u[1].w + line + k * u[1].y]), k);
+}
+
+// An index was out of range.
+fn report() {
+    atomicOr(&errors[u[2].y], 1u);
 }
 
 fn epilogue(i: u32, v: f32) {
@@ -40,27 +39,32 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if i >= u[0].x {
         return;
     }
+    let size = u[0].y;
     let places = u[0].z;
     let inner = u[0].w;
-    let at = unravel(i, u[0].y, inner);
+    let at = unravel(i, size, inner);
     let line = at.x * u[1].x + at.z * u[1].z;
     let range = candidates(line, at.y);
     // Sums of 64 terms, of 64 such sums, and of those: no long chain, and the same bits however the terms are found.
     var s = vec3<f32>(0.0);
     var count = 0u;
+    var outside = false;
     for (var k = range.x; k < range.y; k++) {
-        let j = candidate(line, k, at.y);
-        if j == NONE {
-            continue;
+        let p = pair(line, k);
+        outside = outside || p.x >= size;
+        if p.x == at.y {
+            s.x += load((at.x * places + p.y) * inner + at.z);
+            count++;
+            if (count & 63u) == 0u {
+                s = vec3<f32>(0.0, s.y + s.x, s.z);
+            }
+            if (count & 4095u) == 0u {
+                s = vec3<f32>(s.x, 0.0, s.z + s.y);
+            }
         }
-        s.x += load((at.x * places + j) * inner + at.z);
-        count++;
-        if (count & 63u) == 0u {
-            s = vec3<f32>(0.0, s.y + s.x, s.z);
-        }
-        if (count & 4095u) == 0u {
-            s = vec3<f32>(s.x, 0.0, s.z + s.y);
-        }
+    }
+    if outside && at.y == 0u {
+        report();
     }
     epilogue(i, s.x + s.y + s.z);
 }

@@ -1,4 +1,4 @@
-// use layout
+// use math, layout
 // The gradient of nll.wgsl by its input, from that of each row's loss: one invocation per element of the input.
 // u[0]: elements, classes, positions (inner size), offset of g
 // u[1]: offset of the labels, offset of the weights, label to ignore, smoothing

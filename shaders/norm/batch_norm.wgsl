@@ -1,8 +1,8 @@
-// Normalises each channel of x [models, n, channels, inner] by its statistics [models, channels]: one invocation per element.
-// u[0]: elements, elements of one model, channels, inner size
-// u[1]: offsets of x, mean, the deviation's inverse, weight
-// u[2].x: offset of bias
-@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 3>;
+// use math, layout
+// Normalises each channel of x [models, n, channels, inner] by its statistics [models, channels]: one invocation per element, or per four of one channel.
+// u[0]: invocations, channels, offsets of x and mean    u[1]: offsets of the deviation's inverse, weight and bias, magic number of inner
+// u[2]: shift of inner, magic number and shift of channels, magic number of n    u[3].x: shift of n
+@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 4>;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> mean: array<f32>;
 @group(0) @binding(3) var<storage, read> inverse: array<f32>;
@@ -10,20 +10,33 @@
 @group(0) @binding(5) var<storage, read> bias: array<f32>;
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;
 
-fn affine(v: f32, c: u32) -> f32 {
-    return v * weight[u[1].w + c] + bias[u[2].x + c];
+alias V = f32;
+// Elements of an invocation: 1, or 4 where V is vec4<f32>.
+const WIDTH: u32 = 1u;
+
+// Hook: where V is vec4<f32>, so is an element of x.
+fn load(i: u32) -> V {
+    return x[i];
 }
 
-fn epilogue(i: u32, v: f32) {
+// Hook: without weight and bias, the value itself.
+fn affine(v: V, c: u32) -> V {
+    return v * weight[u[1].y + c] + bias[u[1].z + c];
+}
+
+fn epilogue(i: u32, v: V) {
     y[i] = v;
 }
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let i = gid.x + gid.y * groups.x * 64u;
-    if i >= u[0].x {
+    let id = gid.x + gid.y * groups.x * 64u;
+    if id >= u[0].x {
         return;
     }
-    let c = (i / u[0].w) % u[0].z + (i / u[0].y) * u[0].z;
-    epilogue(i, affine((x[u[1].x + i] - mean[u[1].y + c]) * inverse[u[1].z + c], c));
+    let i = id * WIDTH;
+    let row = quotient(i, u[1].w, u[2].x);
+    let image = quotient(row, u[2].y, u[2].z);
+    let c = row - (image - quotient(image, u[2].w, u[3].x)) * u[0].y;
+    epilogue(i, affine((load(u[0].z + i) - mean[u[0].w + c]) * inverse[u[1].x + c], c));
 }

@@ -1,13 +1,61 @@
-// Gradient of max_pool2d: each element of the input sums, in order, the gradients of the windows in which it was the largest. One invocation an element.
-// u[0]: elements, height and width of the input, offset of g    u[1]: height and width of g, kernel height and width
-// u[2]: stride, padding    u[3]: dilation (height, width), offset of index
-@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 4>;
+// Gradient of max_pool2d: each element of the input sums, in order, the gradients of the windows in which it was the largest. One invocation an element; where
+// windows lie side by side, one a window.
+// u[0]: invocations, height and width of the input, offset of g    u[1]: height and width of g, offset of index
+// u[2]: where they lie side by side: windows down and across that cover the input, those beyond g among them
+@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 3>;
 @group(0) @binding(1) var<storage, read> g: array<f32>;
 @group(0) @binding(2) var<storage, read> index: array<i32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
+const KERNEL: vec2<u32> = vec2<u32>(3u, 3u);
+const STRIDE: vec2<u32> = vec2<u32>(2u, 2u);
+const PADDING: vec2<u32> = vec2<u32>(1u, 1u);
+const DILATION: vec2<u32> = vec2<u32>(1u, 1u);
+// Whether windows lie side by side, without padding.
+const APART: bool = false;
+
 fn epilogue(i: u32, v: f32) {
     y[i] = v;
+}
+
+fn window(i: u32) {
+    let row = i / u[2].y;
+    let plane = row / u[2].x;
+    let o = vec2<u32>(row - plane * u[2].x, i - row * u[2].y);
+    let inside = all(o < u[1].xy);
+    let source = select(0u, (plane * u[1].x + o.x) * u[1].y + o.y, inside);
+    let at = select(0xffffffffu, u32(index[u[1].z + source]), inside);
+    let v = g[u[0].w + source];
+    for (var ky = 0u; ky < KERNEL.x; ky++) {
+        for (var kx = 0u; kx < KERNEL.y; kx++) {
+            let p = o * KERNEL + vec2<u32>(ky, kx);
+            if all(p < u[0].yz) {
+                let own = p.x * u[0].z + p.y;
+                epilogue(plane * (u[0].y * u[0].z) + own, select(0.0, v, own == at));
+            }
+        }
+    }
+}
+
+fn element(i: u32) {
+    let row = i / u[0].z;
+    let plane = row / u[0].y;
+    let p = vec2<u32>(row - plane * u[0].y, i - row * u[0].z);
+    let own = p.x * u[0].z + p.y;
+    var sum = 0.0;
+    for (var ky = 0u; ky < KERNEL.x; ky++) {
+        for (var kx = 0u; kx < KERNEL.y; kx++) {
+            let t = p + PADDING - vec2<u32>(ky, kx) * DILATION;
+            let o = t / STRIDE;
+            if all(t < vec2<u32>(0x80000000u)) && all(o * STRIDE == t) && all(o < u[1].xy) {
+                let source = (plane * u[1].x + o.x) * u[1].y + o.y;
+                if u32(index[u[1].z + source]) == own {
+                    sum += g[u[0].w + source];
+                }
+            }
+        }
+    }
+    epilogue(i, sum);
 }
 
 @compute @workgroup_size(64)
@@ -16,27 +64,9 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if i >= u[0].x {
         return;
     }
-    let size = u[0].y * u[0].z;
-    let own = i % size;
-    let plane = i / size * (u[1].x * u[1].y);
-    var sum = 0.0;
-    for (var ky = 0u; ky < u[1].z; ky++) {
-        let ty = own / u[0].z + u[2].z - ky * u[3].x;
-        let oy = ty / u[2].x;
-        if ty >= 0x80000000u || ty % u[2].x > 0u || oy >= u[1].x {
-            continue;
-        }
-        for (var kx = 0u; kx < u[1].w; kx++) {
-            let tx = own % u[0].z + u[2].w - kx * u[3].y;
-            let ox = tx / u[2].y;
-            if tx >= 0x80000000u || tx % u[2].y > 0u || ox >= u[1].y {
-                continue;
-            }
-            let o = plane + oy * u[1].y + ox;
-            if u32(index[u[3].z + o]) == own {
-                sum += g[u[0].w + o];
-            }
-        }
+    if APART {
+        window(i);
+    } else {
+        element(i);
     }
-    epilogue(i, sum);
 }

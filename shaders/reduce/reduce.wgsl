@@ -1,6 +1,7 @@
 // use math, layout
 // Sum, maximum or minimum over some dimensions: one invocation per part of an output. With one part an output that is the whole; otherwise
 // the parts go to scratch, [parts, outputs], and a second launch of this shader reduces them. Part p owns the terms p, p + parts, ...
+// Where neighbours come in fours, V is vec4<f32>, and what is counted here (outputs, or terms) is fours of them.
 // u[0]: outputs, terms of each, parts of each, offset of x
 // u[1], u[2]: sizes and strides of the kept dimensions, innermost first; u[3], u[4]: those of the reduced ones
 // u[5]: a step of `parts` terms, as (outer, inner)
@@ -8,15 +9,14 @@
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-// 0: sum, 1: maximum, 2: minimum.
-const KIND: u32 = 0u;
+alias V = f32;
 // How many dimensions there are of either kind.
 const KEPT: u32 = 4u;
 const REDUCED: u32 = 4u;
 // Whether neighbours take neighbouring terms (the innermost dimension is reduced) or neighbouring outputs.
 const ROWS: bool = true;
 
-fn load(i: u32) -> f32 {
+fn load(i: u32) -> V {
     return x[u[0].w + i];
 }
 
@@ -24,14 +24,22 @@ fn epilogue(i: u32, v: f32) {
     y[i] = v;
 }
 
+// Hooks: what joining begins with, and how two values are joined.
+fn start() -> f32 {
+    return 0.0;
+}
+
 fn join(a: f32, b: f32) -> f32 {
-    if KIND == 0u {
-        return a + b;
-    }
-    if KIND == 1u {
-        return max_nan(a, b);
-    }
-    return min_nan(a, b);
+    return a + b;
+}
+
+// Hooks for fours: each of the four with its own; and what a part gives.
+fn join_all(a: V, b: V) -> V {
+    return join(a, b);
+}
+
+fn finish(i: u32, v: V) {
+    epilogue(i, v);
 }
 
 // Where the term (outer, inner) lies: `inner` counts the innermost reduced dimension, `outer` the others.
@@ -66,31 +74,24 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     let base = place(o, u[1], u[2], KEPT);
     let count = (terms + parts - 1u - part) / parts;
     var t = vec2<u32>(part / u[3].x, part % u[3].x);
-    var start = 0.0;
-    if KIND == 1u {
-        start = inf_(-1.0);
-    }
-    if KIND == 2u {
-        start = inf_(1.0);
-    }
     // Four chains: each is short enough for its rounding, and none waits for another.
-    var a = start;
-    var b = start;
-    var c = start;
-    var d = start;
+    var a = V(start());
+    var b = a;
+    var c = a;
+    var d = a;
     for (var k = 0u; k + 4u <= count; k += 4u) {
         let t1 = after(t);
         let t2 = after(t1);
         let t3 = after(t2);
-        a = join(a, load(base + term(t)));
-        b = join(b, load(base + term(t1)));
-        c = join(c, load(base + term(t2)));
-        d = join(d, load(base + term(t3)));
+        a = join_all(a, load(base + term(t)));
+        b = join_all(b, load(base + term(t1)));
+        c = join_all(c, load(base + term(t2)));
+        d = join_all(d, load(base + term(t3)));
         t = after(t3);
     }
     for (var k = 0u; k < (count & 3u); k++) {
-        a = join(a, load(base + term(t)));
+        a = join_all(a, load(base + term(t)));
         t = after(t);
     }
-    epilogue(part * outputs + o, join(join(a, b), join(c, d)));
+    finish(part * outputs + o, join_all(join_all(a, b), join_all(c, d)));
 }

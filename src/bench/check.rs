@@ -2,11 +2,20 @@
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::graph::{self, Tensor};
 use crate::tensor::Data;
 
 /// The device on which every operation runs as its definition, in f64.
 pub fn definition() -> Result<Device> {
     Device::cpu_with(1, true)
+}
+
+/// The values of all, computed in one run.
+pub fn values(results: &[Tensor]) -> Result<Vec<Data>> {
+    if let Some(first) = results.first() {
+        graph::flush(first.device())?;
+    }
+    results.iter().map(Tensor::to_data).collect()
 }
 
 /// Outputs against the definition's, by the rule of the operations' tests: `k * eps * scale`, with `k = 4 + 2 sqrt(terms)` for sums of so many terms
@@ -40,6 +49,44 @@ pub fn compare(name: &str, got: &[Data], want: &[Data], terms: &[usize]) -> Resu
     Ok(())
 }
 
+/// A matrix product that is too large for the definition, `[m, k] x [k, n]`: some of its rows in f64, and each of its rows by its product with vectors of signs.
+///
+/// # Errors
+/// The row that is off.
+pub fn product(got: &[f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Result<()> {
+    const ROWS: usize = 8;
+    const VECTORS: u32 = 2;
+    let bound = |terms: usize, scale: f64| (4.0 + 2.0 * (terms as f64).sqrt()) * f64::from(f32::EPSILON) * scale;
+    // A NaN is never within a bound.
+    let within = |got: f64, want: f64, bound: f64| (got - want).abs() <= bound;
+    let wrong = |row: usize, got: f64, want: f64| Error::internal(format!("wrong result: row {row}: {got:e}, not {want:e}"));
+    for row in (0..ROWS).map(|r| r * (m - 1) / (ROWS - 1)) {
+        let mut want = vec![0.0f64; n];
+        for (x, line) in a[row * k..][..k].iter().zip(b.chunks_exact(n)) {
+            want.iter_mut().zip(line).for_each(|(w, y)| *w += f64::from(*x) * f64::from(*y));
+        }
+        let scale = want.iter().fold(0.0f64, |s, w| s.max(w.abs()));
+        let off = got[row * n..][..n].iter().zip(&want).find(|(g, w)| !within(f64::from(**g), **w, bound(k, scale)));
+        if let Some((g, w)) = off {
+            return Err(wrong(row, f64::from(*g), *w));
+        }
+    }
+    let dot = |x: &[f32], y: &[f64]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * y).sum::<f64>();
+    for seed in 0..VECTORS {
+        let signs: Vec<f64> = super::data::uniform(n, 100 + seed).iter().map(|v| f64::from(*v).signum()).collect();
+        let through: Vec<f64> = b.chunks_exact(n).map(|line| dot(line, &signs)).collect();
+        for (row, line) in got.chunks_exact(n).enumerate() {
+            let (got, want) = (dot(line, &signs), dot(&a[row * k..][..k], &through));
+            let scale = line.iter().fold(0.0f64, |s, v| s.max(f64::from(v.abs())));
+            // The errors of n elements add up like their signs do.
+            if !within(got, want, bound(k, scale) * (n as f64).sqrt() * 4.0) {
+                return Err(wrong(row, got, want));
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +101,17 @@ mod tests {
             assert!(e.contains("output 0, element 2"), "{e}");
         }
         assert!(compare("x", &[], &[want], &[1]).is_err());
+    }
+
+    #[test]
+    fn a_wrong_element_of_a_large_product_is_found() {
+        let (m, k, n) = (40, 33, 48);
+        let (a, b) = (super::super::data::uniform(m * k, 1), super::super::data::uniform(k * n, 2));
+        let at = |i: usize| (0..k).map(|l| f64::from(a[i / n * k + l]) * f64::from(b[l * n + i % n])).sum::<f64>() as f32;
+        let mut got: Vec<f32> = (0..m * n).map(at).collect();
+        product(&got, &a, &b, [m, k, n]).unwrap();
+        // In a row that is not among those computed whole.
+        got[17 * n + 3] += 0.1;
+        assert!(product(&got, &a, &b, [m, k, n]).unwrap_err().to_string().contains("row 17"));
     }
 }

@@ -1,16 +1,34 @@
-//! Benchmarks: the workloads that wgrad shares with its peers, timed by one protocol and checked before a number is given.
+//! Benchmarks, each result checked before its number is given: a fast wrong kernel is an error, not a result.
 //!
-//! A workload is a row of the WORKLOADS table ([`WORKLOADS`]). Its operands lie on the device, its results are consumed, and they are compared with the CPU
-//! definition: a fast wrong kernel is an error, not a result.
+//! Two tables. [`WORKLOADS`] are those that wgrad shares with its peers, timed as they are. [`probes`] measure a device: its peaks, what launching costs, every
+//! kernel family over a range of shapes, whole training steps; each in a process of its own ([`Host`]), several times over ([`run`]), kept as a [`Report`].
 
 mod check;
+mod child;
 mod clock;
+mod compare;
+mod costs;
 mod data;
+mod job;
 mod kernels;
 mod models;
+mod peaks;
+mod probe;
+mod report;
+mod run;
+mod svg;
+mod system;
+mod table;
 mod training;
 mod workload;
 
+pub use child::{Host, answer};
 pub use clock::{Protocol, Timing};
+pub use compare::{Compared, Verdict, compare};
+pub use probe::{Probe, probes, select};
+pub use report::{Measured, Report, Row, SCHEMA};
+pub use run::{Plan, run};
+pub use svg::roofline;
+pub use table::{compared as comparison_text, report as report_text};
 pub use training::{CHECKED_STEPS, definition_losses, reference_losses};
-pub use workload::{Line, Rate, WORKLOADS, Workload, peer_name, select};
+pub use workload::{Line, Rate, WORKLOADS, Workload, peer_name, select as workloads};

@@ -1,6 +1,7 @@
 //! Training workloads: whole steps (forward, loss, backward, Adam) over batches that lie on the device, and the start of a process to its first step.
 
 use super::clock::{Protocol, Timing, computed};
+use super::job::{Job, Once, Verified, Verify};
 use super::models::{LENET, MLP, Net, RESNET};
 use super::{check, data};
 use crate::device::Device;
@@ -10,6 +11,8 @@ use crate::nn::Module;
 use crate::ops::{CrossEntropy, Generator};
 use crate::optim::{Adam, AdamOptions, Optimizer};
 use crate::tensor::Data;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Instant;
 
 /// Batches of a training workload.
@@ -63,10 +66,37 @@ pub struct Trained {
 /// # Errors
 /// Losses that are not the definition's, a parameter that does not change, a batch that was not used, steps that were not computed.
 pub fn train(name: &str, device: &Device, protocol: &Protocol) -> Result<Trained> {
+    let plans = computed(device);
+    let (mut trainer, loss_first) = checked(name, device)?;
+    let timing = protocol.time(device, &mut || trainer.step().map(drop))?;
+    let loss_last = trainer.step()?.item()?;
+    let steps = trainer.finish(name, computed(device) - plans)?;
+    Ok(Trained { timing, batch: trainer.batches[0].0.shape()[0], loss_first, loss_last, steps })
+}
+
+/// The same as a job.
+pub fn job(name: &'static str, device: &Device) -> Result<Job> {
+    let plans = computed(device);
+    let (trainer, _) = checked(name, device)?;
+    let trainer = Rc::new(RefCell::new(trainer));
+    let (again, device) = (trainer.clone(), device.clone());
+    let once = Once::Work(Box::new(move || again.borrow_mut().step().map(drop)));
+    let verify: Verify = Box::new(move || {
+        let mut trainer = trainer.borrow_mut();
+        // A short measurement may not have come round.
+        for _ in 0..BATCHES {
+            trainer.step()?;
+        }
+        trainer.finish(name, computed(&device) - plans).map(|_| Verified::default())
+    });
+    Ok(Job { once, parts: 1.0, flops: 0.0, bytes: 0.0, counted: true, verify })
+}
+
+/// A trainer that took its first steps as the definition does, and the first loss.
+fn checked(name: &str, device: &Device) -> Result<(Trainer, f64)> {
     let (_, net, reference) = row(name)?;
     let mut trainer = Trainer::new(net, device, BATCHES)?;
     let before = trainer.parameters()?;
-    let plans = computed(device);
     let losses = (0..CHECKED_STEPS).map(|_| trainer.step()?.item()).collect::<Result<Vec<f64>>>()?;
     for (n, (got, want)) in losses.iter().zip(reference).enumerate() {
         // A NaN is never within a bound.
@@ -80,19 +110,7 @@ pub fn train(name: &str, device: &Device, protocol: &Protocol) -> Result<Trained
             return Err(Error::internal(format!("{name}: {path} did not change in {CHECKED_STEPS} steps")));
         }
     }
-    drop(before);
-
-    let timing = protocol.time(device, &mut || trainer.step().map(drop))?;
-
-    let loss_last = trainer.step()?.item()?;
-    let (steps, did) = (trainer.optimizer.steps(), computed(device) - plans);
-    if steps != trainer.taken as u64 || did != steps {
-        return Err(Error::internal(format!("{name}: {} steps were taken, the optimizer counts {steps}, the device computed {did}", trainer.taken)));
-    }
-    if let Some(n) = trainer.used.iter().position(|n| *n == 0) {
-        return Err(Error::internal(format!("{name}: batch {n} of {BATCHES} was not used in {steps} steps")));
-    }
-    Ok(Trained { timing, batch: net.batch, loss_first: losses[0], loss_last, steps })
+    Ok((trainer, losses[0]))
 }
 
 /// What a start gave.
@@ -154,6 +172,18 @@ impl Trainer {
         loss.backward()?;
         self.optimizer.step()?;
         Ok(loss)
+    }
+
+    /// How many steps were taken: by the optimizer's count and by the `did` plans that the device computed for them; and that every batch was used.
+    fn finish(&self, name: &str, did: u64) -> Result<u64> {
+        let steps = self.optimizer.steps();
+        if steps != self.taken as u64 || did != steps {
+            return Err(Error::internal(format!("{name}: {} steps were taken, the optimizer counts {steps}, the device computed {did}", self.taken)));
+        }
+        match self.used.iter().position(|n| *n == 0) {
+            Some(n) => Err(Error::internal(format!("{name}: batch {n} of {} was not used in {steps} steps", self.used.len()))),
+            None => Ok(steps),
+        }
     }
 
     fn parameters(&self) -> Result<Vec<(String, Data)>> {

@@ -2,11 +2,12 @@
 
 use super::check;
 use super::clock::{Protocol, Timing};
-use super::kernels::{self, Run};
+use super::kernels::{self, Conv, Run};
+use super::system::peak_rss_mb;
 use super::training::{self, Started, Trained};
 use crate::device::Device;
 use crate::error::{Error, Result, nearest};
-use crate::graph::{self, Tensor};
+use crate::graph;
 use crate::tensor::Data;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -50,15 +51,16 @@ macro_rules! matmul {
 }
 
 macro_rules! conv {
-    ($name:literal, $about:literal, forward $i:literal, $o:literal, $s:literal) => {
-        kernel!($name, $about, Rate::Flops(kernels::conv_flops($i, $o, $s)), vec![$i * 9], |d| kernels::conv($i, $o, $s, d))
+    ($name:literal, $about:literal, forward $conv:ident) => {
+        kernel!($name, $about, Rate::Flops($conv.flops()), vec![$conv.terms()], |d| $conv.forward(d))
     };
-    ($name:literal, $about:literal, backward $i:literal, $o:literal, $s:literal) => {
-        kernel!($name, $about, Rate::Flops(3.0 * kernels::conv_flops($i, $o, $s)), kernels::conv_backward_terms($i, $o, $s), |d| kernels::conv_backward(
-            $i, $o, $s, d
-        ))
+    ($name:literal, $about:literal, backward $conv:ident) => {
+        kernel!($name, $about, Rate::Flops(3.0 * $conv.flops()), $conv.backward_terms(), |d| $conv.backward(d))
     };
 }
+
+const FROM_3: Conv = Conv { inputs: 3, outputs: 32, size: 32, kernel: 3 };
+const FROM_32: Conv = Conv { inputs: 32, outputs: 64, size: 16, kernel: 3 };
 
 /// Every workload, by the names that the peers use.
 pub static WORKLOADS: &[Workload] = &[
@@ -66,10 +68,10 @@ pub static WORKLOADS: &[Workload] = &[
     matmul!("matmul_512", "matrix product of 512 x 512", 512, 512, 512),
     matmul!("matmul_1024", "matrix product of 1024 x 1024", 1024, 1024, 1024),
     matmul!("matmul_64x784x128", "[64, 784] x [784, 128]", 64, 784, 128),
-    conv!("conv_3_32_32", "3 x 3 convolution, [32, 3, 32, 32] to 32 channels", forward 3, 32, 32),
-    conv!("conv_3_32_32_bwd", "the same with its three gradients", backward 3, 32, 32),
-    conv!("conv_32_64_16", "3 x 3 convolution, [32, 32, 16, 16] to 64 channels", forward 32, 64, 16),
-    conv!("conv_32_64_16_bwd", "the same with its three gradients", backward 32, 64, 16),
+    conv!("conv_3_32_32", "3 x 3 convolution, [32, 3, 32, 32] to 32 channels", forward FROM_3),
+    conv!("conv_3_32_32_bwd", "the same with its three gradients", backward FROM_3),
+    conv!("conv_32_64_16", "3 x 3 convolution, [32, 32, 16, 16] to 64 channels", forward FROM_32),
+    conv!("conv_32_64_16_bwd", "the same with its three gradients", backward FROM_32),
     kernel!("softmax", "softmax of the rows of [512, 1024]", Rate::Bytes(8.0 * 512.0 * 1024.0), vec![1024], |d| kernels::softmax(512, 1024, d)),
     kernel!("reduce_sum", "sums of the rows of [4096, 1024]", Rate::Bytes(4.0 * 4096.0 * 1024.0), vec![1024], |d| kernels::row_sums(4096, 1024, d)),
     kernel!("elementwise", "relu(1.5 x + 0.25) x of 4 Mi elements", Rate::Bytes(8.0 * 4.0 * 1024.0 * 1024.0), vec![1], |d| kernels::elementwise(4 << 20, d)),
@@ -202,7 +204,7 @@ fn round(v: f64, digits: i32) -> f64 {
 /// memory is not the kernel's, so the peak is read before it is asked.
 fn run_kernel(name: &str, make: &fn(&Device) -> Result<Run>, terms: &[usize], device: &Device, protocol: &Protocol) -> Result<(Timing, Option<f64>)> {
     let mut run = make(device)?;
-    let first = values(&run()?)?;
+    let first = check::values(&run()?)?;
     let timing = protocol.time(device, &mut || {
         // Held until it is computed: what nobody holds is not computed.
         let results = run()?;
@@ -210,23 +212,15 @@ fn run_kernel(name: &str, make: &fn(&Device) -> Result<Run>, terms: &[usize], de
         drop(results);
         Ok(())
     })?;
-    let last = values(&run()?)?;
+    let last = check::values(&run()?)?;
     let peak = peak_rss_mb();
     if first.iter().map(Data::to_bytes).ne(last.iter().map(Data::to_bytes)) {
         return Err(Error::internal(format!("{name}: wrong result: not the same bits after the timing as before")));
     }
     let definition = check::definition()?;
-    let want = values(&make(&definition)?()?)?;
+    let want = check::values(&make(&definition)?()?)?;
     check::compare(name, &last, &want, terms)?;
     Ok((timing, peak))
-}
-
-/// The values of all, in one run.
-fn values(results: &[Tensor]) -> Result<Vec<Data>> {
-    if let Some(first) = results.first() {
-        graph::flush(first.device())?;
-    }
-    results.iter().map(Tensor::to_data).collect()
 }
 
 /// Milliseconds since BENCH_T0_NS (nanoseconds of the epoch, set by who starts the process).
@@ -237,11 +231,4 @@ fn since_t0_ms() -> Result<Option<f64>> {
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     Ok(Some((now as f64 - t0 as f64) / 1e6))
-}
-
-/// The most memory that this process held, where the system says it.
-fn peak_rss_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kb = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?.trim().trim_end_matches("kB").trim().parse::<f64>().ok()?;
-    Some(kb / 1024.0)
 }

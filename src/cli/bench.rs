@@ -1,35 +1,125 @@
 //! `wgrad bench`: how fast it is here.
 
 use super::{Exit, Run, job};
-use crate::bench::{self, Protocol};
-use std::io::Write;
-use std::time::Instant;
+use crate::bench::{self, Host, Plan, Protocol, Report, Verdict};
+use anyhow::{Context, bail};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// Measure how fast a device is.
+/// Measure a device: its peaks, what a launch costs, every kernel family over a range of shapes, whole training steps.
+///
+/// Each probe runs in a process of its own, several times over; its result is compared with the CPU definition, and one that is wrong, fails or hangs gives a
+/// reason and no number. Work is timed by the device's timestamps where it has some. A row is marked UNSTABLE where the first and the last third of its samples
+/// differ by more than 5 %. The share is that of the measured peaks: of arithmetic or of memory, whichever bounds the kernel.
 #[derive(Debug, clap::Parser)]
 #[command(name = "bench", after_help = EXAMPLES)]
 pub struct Bench {
-    /// What to measure.
-    #[arg(value_name = "WORKLOAD")]
-    workloads: Vec<String>,
-    /// Print a JSON object for each workload, with the names that wgrad shares with its peers, and nothing else.
-    #[arg(long)]
-    jsonl: bool,
-    /// Where to compute: cpu, gpu, gpu:N or part of a name; see `wgrad devices`.
+    /// Probes or families of probes, such as matmul or train/lenet (--list shows them); all unless told. With --jsonl: workloads.
+    #[arg(value_name = "PROBE")]
+    names: Vec<String>,
+    /// Where to compute: cpu, gpu (the first of `wgrad devices`), gpu:N or part of a name.
     #[arg(long)]
     device: Option<String>,
+    /// Measure one adapter through each API that it offers, side by side.
+    #[arg(long, value_parser = ["all"])]
+    backends: Option<String>,
+    /// Write the results to a file that --compare reads.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw the roofline.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Compare two such files, and measure nothing: the ratio of times with its interval.
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["names", "json", "svg", "backends", "jsonl"])]
+    compare: Vec<PathBuf>,
+    /// Exit with 3 where a row is unstable or has no number because it failed; with --compare, where one is slower.
+    #[arg(long)]
+    strict: bool,
+    /// How often each probe is measured, all of them once and then again.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// End within about so many seconds a device, and say what was not run.
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
+    /// Seconds that a probe may take.
+    #[arg(long, value_name = "S", default_value_t = 60.0)]
+    limit: f64,
+    /// Seconds that a probe is sampled, each time.
+    #[arg(long, value_name = "S", default_value_t = 0.3)]
+    sample: f64,
+    /// List the probes (with --jsonl the workloads) and what each measures.
+    #[arg(long)]
+    list: bool,
+    /// Print a JSON object for each named workload, with the names and fields that wgrad shares with its peers, and nothing else. `all` stands for every
+    /// workload but startup_*.
+    #[arg(long)]
+    jsonl: bool,
+    /// Run this probe here, and print what its parent reads.
+    #[arg(long, value_name = "PROBE", hide = true)]
+    child: Option<String>,
+    /// Bits of results that were found right.
+    #[arg(long, value_name = "BITS", hide = true)]
+    known: Option<String>,
 }
 
 const EXAMPLES: &str = "Examples:
-  wgrad bench --jsonl --device cpu matmul_512 lenet_train";
+  wgrad bench                                  everything, on the default device
+  wgrad bench --device gpu --svg roof.svg      the roofline of the first adapter
+  wgrad bench peak matmul --seconds 60         two families, in a minute
+  wgrad bench --json before.json               ... change something, measure after.json, then
+  wgrad bench --compare before.json after.json
+  wgrad bench --backends all peak train        one adapter through Vulkan, GL, DX12 or Metal
+  wgrad bench --jsonl --device cpu lenet_train one line for a script";
 
 impl Run for Bench {
     fn run(self) -> anyhow::Result<Exit> {
         let began = Instant::now();
-        let workloads = bench::select(&self.workloads)?;
+        if let [a, b] = &self.compare[..] {
+            return self.compare(a, b);
+        }
+        if self.list {
+            return list(self.jsonl);
+        }
+        if let Some(probe) = &self.child {
+            outlive_nobody(self.limit);
+            planted(probe)?;
+            let (device, _) = job::choose_device(self.device.as_deref(), None)?;
+            let answer = bench::answer(probe, &device, self.known, self.sample)?;
+            writeln!(std::io::stdout().lock(), "{answer}")?;
+            return Ok(Exit::Done);
+        }
+        if self.jsonl {
+            return self.workloads(began);
+        }
+        let probes = bench::select(&self.names)?;
+        let report = self.measure(&probes)?;
+        // First to disk: what follows may find a closed pipe.
+        if let Some(path) = &self.json {
+            write(path, &format!("{}\n", serde_json::to_string(&report)?))?;
+        }
+        if let Some(path) = &self.svg {
+            if !report.devices.iter().any(|d| d.peak_gflops().is_some() && d.peak_gb_s().is_some()) {
+                say!("{}: without peak/fma and peak/copy there is no roof to draw", path.display());
+            }
+            write(path, &bench::roofline(&report))?;
+        }
+        write!(std::io::stdout().lock(), "{}", bench::report_text(&report))?;
+        let fault = |r: &bench::Row| r.unstable || r.failed.as_ref().is_some_and(|why| !why.starts_with("not run"));
+        Ok(if self.strict && report.devices.iter().flat_map(|d| &d.rows).any(fault) { Exit::Fault } else { Exit::Done })
+    }
+}
+
+impl Bench {
+    /// A line for each workload.
+    fn workloads(&self, began: Instant) -> anyhow::Result<Exit> {
+        if self.names.is_empty() {
+            bail!("--jsonl takes the names of workloads, or all; --jsonl --list shows them");
+        }
+        let workloads = bench::workloads(&self.names)?;
         let protocol = Protocol::from_env()?;
         let (device, why) = job::choose_device(self.device.as_deref(), None)?;
-        eprintln!("device: {why}");
+        say!("device: {why}");
         let mut out = std::io::stdout().lock();
         for workload in workloads {
             let line = workload.run(&device, &protocol, began)?;
@@ -37,5 +127,107 @@ impl Run for Bench {
             out.flush()?;
         }
         Ok(Exit::Done)
+    }
+
+    fn measure(&self, probes: &[bench::Probe]) -> anyhow::Result<Report> {
+        let positive = |name: &str, v: f64| if v > 0.0 { Ok(v) } else { bail!("--{name}: must be above 0: {v}") };
+        let (limit, sample) = (positive("limit", self.limit)?, positive("sample", self.sample)?);
+        let budget = self.seconds.map(|s| positive("seconds", s)).transpose()?;
+        let devices = if self.backends.is_some() { apis(self.device.as_deref())?.into_iter().map(Some).collect() } else { vec![self.device.clone()] };
+        let hosts = devices.into_iter().map(|d| Host::new(d, limit, sample)).collect::<crate::error::Result<Vec<_>>>()?;
+        let terminal = std::io::stderr().is_terminal();
+        let mut told = |done: usize, of: usize, name: &str| {
+            // On a terminal one line is written over and over; in a log each has its own.
+            let (before, after) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
+            let _ = write!(std::io::stderr(), "{before}{}/{of} {name}{after}", done + 1);
+        };
+        let report = bench::run(&hosts, probes, &Plan { rounds: self.rounds.into(), budget }, &mut told);
+        if terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+        Ok(report?)
+    }
+
+    fn compare(&self, a: &Path, b: &Path) -> anyhow::Result<Exit> {
+        let (left, right) = (read(a)?, read(b)?);
+        for (what, x, y) in [("kernels", &left.kernel_hash, &right.kernel_hash), ("processor", &left.cpu, &right.cpu), ("system", &left.os, &right.os)] {
+            if x != y {
+                say!("not the same {what}: {x} and {y}");
+            }
+        }
+        let (rows, alone) = bench::compare(&left, &right);
+        if rows.is_empty() {
+            bail!("{} and {} have no row in common", a.display(), b.display());
+        }
+        write!(std::io::stdout().lock(), "{}", bench::comparison_text(&rows, &alone))?;
+        Ok(if self.strict && rows.iter().any(|r| r.verdict == Verdict::Slower) { Exit::Fault } else { Exit::Done })
+    }
+}
+
+fn list(workloads: bool) -> anyhow::Result<Exit> {
+    let rows: Vec<(String, String)> = if workloads {
+        bench::WORKLOADS.iter().map(|w| (w.name.to_string(), w.about.to_string())).collect()
+    } else {
+        bench::probes().into_iter().map(|p| (p.name, p.about)).collect()
+    };
+    let width = rows.iter().map(|r| r.0.len()).max().unwrap_or(0);
+    let mut out = std::io::stdout().lock();
+    for (name, about) in rows {
+        writeln!(out, "{name:width$}  {about}")?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The lines of the device list that are one adapter: that of the first line, or of the one that is asked for.
+#[cfg(feature = "gpu")]
+fn apis(device: Option<&str>) -> anyhow::Result<Vec<String>> {
+    let (device, _) = crate::device::Device::open(device.unwrap_or("gpu"))?;
+    let crate::device::Device::Gpu(gpu) = device else { bail!("--backends: the CPU backend has no APIs; name an adapter by --device") };
+    let name = gpu.info().short_name();
+    // GL calls an adapter by more words than others do.
+    let same = |other: &str| other.starts_with(&name) || name.starts_with(other);
+    let list = crate::device::gpu::adapters();
+    let found: Vec<String> = list.iter().enumerate().filter(|(_, a)| same(&a.short_name())).map(|(n, _)| format!("gpu:{}", n + 1)).collect();
+    Ok(found)
+}
+
+#[cfg(not(feature = "gpu"))]
+fn apis(_device: Option<&str>) -> anyhow::Result<Vec<String>> {
+    bail!("--backends: this build has no gpu; build with --features gpu")
+}
+
+fn read(path: &Path) -> anyhow::Result<Report> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let schema = serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|v| v["schema"].as_str().map(str::to_string));
+    match schema {
+        Some(s) if s == bench::SCHEMA => serde_json::from_str(&text).with_context(|| format!("{}: not a result of wgrad bench", path.display())),
+        Some(s) => bail!("{}: schema {s}, this wgrad reads {}", path.display(), bench::SCHEMA),
+        None => bail!("{}: not a result of wgrad bench --json", path.display()),
+    }
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A probe's process ends where its parent, which would have ended it, is gone.
+fn outlive_nobody(limit: f64) {
+    const GRACE: f64 = 5.0;
+    let limit = Duration::try_from_secs_f64(limit + GRACE).unwrap_or(Duration::MAX);
+    std::thread::spawn(move || {
+        std::thread::sleep(limit);
+        std::process::exit(i32::from(Exit::Failed as u8));
+    });
+}
+
+/// For tests: go wrong as WGRAD_PLANT says.
+fn planted(probe: &str) -> anyhow::Result<()> {
+    match crate::env::text("WGRAD_PLANT")?.as_deref().and_then(|p| p.split_once(':')) {
+        Some(("hang", name)) if name == probe => loop {
+            std::thread::park();
+        },
+        Some(("abort", name)) if name == probe => std::process::abort(),
+        Some(("fail", name)) if name == probe => bail!("planted"),
+        _ => Ok(()),
     }
 }

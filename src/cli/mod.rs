@@ -25,6 +25,7 @@ mod section;
 mod train;
 
 use clap::ArgMatches;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// How a command ended. The argument parser itself exits with 2.
@@ -73,11 +74,16 @@ const FLAGS: &str = "Exit codes: 0 done, 1 failed, 2 arguments not understood, 3
 
 /// Run the program: read the arguments, run the command they name, and say how it ended.
 pub fn main() -> ExitCode {
+    run_with(std::env::args_os())
+}
+
+/// The same with these arguments; the first one is the program's name.
+pub fn run_with<A: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = A>) -> ExitCode {
     #[cfg(feature = "gpu")]
     crate::device::gpu::quiet_drivers();
     let mut program = clap::Command::new("wgrad").version(env!("CARGO_PKG_VERSION")).about(ABOUT).after_help(FLAGS);
     program = program.subcommand_required(true).arg_required_else_help(true).subcommands(COMMANDS.iter().map(|c| (c.describe)()));
-    let matches = program.get_matches();
+    let matches = program.get_matches_from(arguments);
     let exit = match run(&matches) {
         Ok(exit) => exit,
         // Who reads our output has seen enough.

@@ -29,6 +29,7 @@ pub use engine::{flush, plan_names};
 #[cfg(feature = "gpu")]
 pub use interop::WgpuSlice;
 pub use lower::launch::{Call, LaunchCtx, Operand};
+pub(crate) use lower::steps::in_fours;
 pub(crate) use mode::{Phase, scope, with_phase, with_scope, without_cuts};
 pub use mode::{PlanName, grad_enabled, no_grad, plan_name, with_grad_mode};
 pub(crate) use node::{GradSlot, Node, NodeState, Value, next_id};

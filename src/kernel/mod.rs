@@ -1,8 +1,10 @@
 //! The KERNELS table: every hand-written shader, its text and what it is for; and the emitter that makes variants of it. Usable without a graph.
 
+mod division;
 mod emit;
 mod table;
 
+pub use division::divisor;
 pub use emit::{BindingText, Emit, joined};
 pub use table::KERNELS;
 

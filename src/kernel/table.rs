@@ -11,6 +11,10 @@ macro_rules! kernels {
 
 kernels! {
     "histogram": "histogram/histogram.wgsl", "counts of values in equal bins, by hand (see examples/kernel.rs)";
+    "bench_fma": "bench/fma.wgsl", "fused multiply-adds on registers: what `wgrad bench` takes for the peak";
+    "bench_read": "bench/read.wgsl", "sums of all elements of a large buffer: its bandwidth of reading";
+    "bench_write": "bench/write.wgsl", "a large buffer filled: its bandwidth of writing";
+    "bench_copy": "bench/copy.wgsl", "a large buffer copied: its bandwidth of both";
     "map": "elementwise/map.wgsl", "fused elementwise operations over one index space";
     "map4": "elementwise/map4.wgsl", "fused elementwise operations, four neighbours at a time";
     "reduce": "reduce/reduce.wgsl", "sum, maximum or minimum over some dimensions, in parts";

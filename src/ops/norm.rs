@@ -112,11 +112,17 @@ impl Op for Normalize {
     fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {
         let [_, n, channels, inner] = ctx.inputs[0].meta.shape[..] else { return Err(Error::internal("batch_norm: not four dimensions")) };
         let numel = ctx.outputs[0].1.numel();
-        let mut call = ctx.call("batch_norm")?.input("x", 0).input("mean", 1).input("inverse", 2);
+        let fours = inner.is_multiple_of(4) && ctx.inputs[0].aligned;
+        let (width, element) = if fours { (4, "vec4<f32>") } else { (1, "f32") };
+        let mut call = ctx.call("batch_norm")?.alias("V", element).set("WIDTH", format!("{width}u"));
+        call = if fours { call.hook("load", "    return x[i >> 2u];") } else { call };
+        call = call.input_as("x", 0, element).input("mean", 1).input("inverse", 2);
         call = if self.affine { call.input("weight", 3).input("bias", 4) } else { call.hook("affine", "    return v;") };
-        call = call.u32s(&[numel, n * channels * inner, channels, inner]).offset(0).offset(1).offset(2);
+        call = call.u32s(&[numel / width, channels]).offset(0).offset(1).offset(2);
         call = if self.affine { call.offset(3).offset(4) } else { call.u32s(&[0, 0]) };
-        call.u32s(&[0, 0, 0]).flops(4 * numel as u64).with_epilogue()?.grid_linear(numel.div_ceil(64))
+        call = call.divisor(inner).divisor(channels).divisor(n).u32s(&[0, 0, 0]).flops(4 * numel as u64);
+        call = if fours { call.with_epilogue4()? } else { call.with_epilogue()? };
+        call.grid_linear((numel / width).div_ceil(64))
     }
 
     fn saves(&self) -> Saves {

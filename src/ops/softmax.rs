@@ -52,7 +52,7 @@ impl Softmax {
         if bound {
             call = call.input("x", 0);
         }
-        words(call, layout, n).flops(20 * (rows * n) as u64).with_prologue().with_epilogue()?.grid_linear(rows.div_ceil(64))
+        words(call, layout, n).flops(20 * (rows * n) as u64).with_prologue(false).with_epilogue()?.grid_linear(rows.div_ceil(64))
     }
 
     /// Longer ones: maxima and sums of parts, these joined, then every element.
@@ -71,7 +71,7 @@ impl Softmax {
             };
             call = words(call, layout, terms).u32s(&[parts, 0, 0, 0]).flops(10 * (rows * terms) as u64);
             if from.is_none() {
-                call = call.with_prologue();
+                call = call.with_prologue(false);
             }
             call.write("y", to, "vec2<f32>").grid_linear((rows * parts).div_ceil(64))?;
             if parts == 1 {
@@ -84,7 +84,7 @@ impl Softmax {
             call = call.input("x", 0);
         }
         call = words(call.read("p", sums, "vec2<f32>"), layout, n).flops(10 * (rows * n) as u64);
-        call.with_prologue().with_epilogue()?.grid_linear((rows * n).div_ceil(64))
+        call.with_prologue(false).with_epilogue()?.grid_linear((rows * n).div_ceil(64))
     }
 }
 

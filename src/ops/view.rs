@@ -289,6 +289,12 @@ impl Tensor {
         Tensor::try_apply1(View::Flip(sorted), Slots::none(), &[self])
     }
 
+    /// The same values in another element type; floats become integers towards zero.
+    #[track_caller]
+    pub fn to_dtype(&self, dtype: DType) -> Tensor {
+        ok(self.try_to_dtype(dtype))
+    }
+
     /// [`Tensor::to_dtype`], or an error where the device lacks the type.
     pub fn try_to_dtype(&self, dtype: DType) -> Result<Tensor> {
         if self.dtype() == dtype { Ok(self.clone()) } else { cast(self, dtype) }

@@ -1,9 +1,8 @@
 //! Adam and AdamW.
 
-use super::optimizer::{Core, Optimizer};
+use super::optimizer::{Core, OverArenas};
 use super::update::Rule;
 use crate::error::{Error, Result};
-use crate::graph::Tensor;
 use crate::nn::Param;
 
 /// Options of [`Adam`] and [`AdamW`], with PyTorch's defaults (AdamW's `weight_decay` there is 0.01).
@@ -47,7 +46,7 @@ macro_rules! formula {
 }
 
 macro_rules! rule {
-    ($name:literal, states: $states:literal, amsgrad: $ams:literal, $second:literal) => {
+    ($name:literal, states: $states:expr, amsgrad: $ams:literal, $second:literal) => {
         Rule {
             name: $name,
             states: $states,
@@ -74,8 +73,9 @@ macro_rules! rule {
     };
 }
 
-static ADAM: Rule = rule!("adam", states: 2, amsgrad: false, "let second = v;");
-static AMSGRAD: Rule = rule!("adam_amsgrad", states: 3, amsgrad: true, "let second = max(s2[i], v); s2[i] = second;");
+static ADAM: Rule = rule!("adam", states: &["exp_avg", "exp_avg_sq"], amsgrad: false, "let second = v;");
+static AMSGRAD: Rule =
+    rule!("adam_amsgrad", states: &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"], amsgrad: true, "let second = max(s2[i], v); s2[i] = second;");
 
 /// Refuse options that are negative or not finite.
 pub(super) fn check_range(name: &str, options: &[(&str, f64)]) -> Result<()> {
@@ -91,6 +91,7 @@ macro_rules! adams {
         #[derive(Debug)]
         pub struct $name {
             core: Core,
+            /// As given; the rate now is the core's.
             options: AdamOptions,
         }
 
@@ -104,46 +105,26 @@ macro_rules! adams {
                 }
                 let rule = if options.amsgrad { &AMSGRAD } else { &ADAM };
                 let groups = vec![0; params.len()];
-                Ok($name { core: Core::new(rule, params, groups)?, options })
+                Ok($name { core: Core::new(rule, params, groups, options.lr)?, options })
             }
         }
 
-        impl Optimizer for $name {
-            fn step(&mut self) -> Result<()> {
+        impl OverArenas for $name {
+            fn core(&self) -> &Core {
+                &self.core
+            }
+
+            fn core_mut(&mut self) -> &mut Core {
+                &mut self.core
+            }
+
+            fn floats(&self, lr: f64, step: u64) -> Vec<f64> {
                 let o = &self.options;
                 let (b1, b2) = o.betas;
-                let t = (self.core.steps + 1) as f64;
-                let (l2, factor) = if $decoupled { (0.0, 1.0 - o.lr * o.weight_decay) } else { (o.weight_decay, 1.0) };
+                let t = step as f64;
+                let (l2, factor) = if $decoupled { (0.0, 1.0 - lr * o.weight_decay) } else { (o.weight_decay, 1.0) };
                 let (first, second) = (1.0 - b1.powf(t), (1.0 - b2.powf(t)).sqrt());
-                self.core.step(&[o.lr / first, l2, factor, o.eps, b1, b2, 0.0, second, 1.0 - b1, 1.0 - b2, 0.0, 0.0])
-            }
-
-            fn zero_grad(&self) {
-                self.core.zero_grad();
-            }
-
-            fn lr(&self) -> f64 {
-                self.options.lr
-            }
-
-            fn set_lr(&mut self, lr: f64) {
-                self.options.lr = lr;
-            }
-
-            fn steps(&self) -> u64 {
-                self.core.steps
-            }
-
-            fn params(&self) -> &[Param] {
-                self.core.params()
-            }
-
-            fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
-                self.core.state_dict(&["exp_avg", "exp_avg_sq", "max_exp_avg_sq"])
-            }
-
-            fn load_state_dict(&mut self, state: &[(String, Tensor)]) -> Result<()> {
-                self.core.load_state_dict(state, &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"])
+                vec![lr / first, l2, factor, o.eps, b1, b2, 0.0, second, 1.0 - b1, 1.0 - b2, 0.0, 0.0]
             }
         }
     };

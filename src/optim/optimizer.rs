@@ -13,7 +13,8 @@ pub trait Optimizer: std::fmt::Debug {
     /// Give every parameter that has a gradient its new value. Computes everything pending on the device, in one submit.
     ///
     /// # Errors
-    /// Device failures; the parameters then keep the values they had.
+    /// Device failures, and on the CPU an index or label out of range: the parameters then keep the values they had. On a GPU such an index is the error of the
+    /// next read; the step has been taken by then, with a wrong gradient for that sample, so the parameters are those of no valid step.
     fn step(&mut self) -> Result<()>;
 
     /// Forget all gradients.
@@ -38,6 +39,49 @@ pub trait Optimizer: std::fmt::Debug {
     fn load_state_dict(&mut self, state: &[(String, Tensor)]) -> Result<()>;
 }
 
+/// What tells one optimizer over arenas from another; the rest is [`Core`].
+pub(super) trait OverArenas: std::fmt::Debug {
+    fn core(&self) -> &Core;
+    fn core_mut(&mut self) -> &mut Core;
+    /// The floats of the rule for this learning rate and step (the first is 1).
+    fn floats(&self, lr: f64, step: u64) -> Vec<f64>;
+}
+
+impl<T: OverArenas> Optimizer for T {
+    fn step(&mut self) -> Result<()> {
+        let floats = self.floats(self.core().lr, self.core().steps + 1);
+        self.core_mut().step(&floats)
+    }
+
+    fn zero_grad(&self) {
+        self.core().params.iter().for_each(|p| p.set_grad(None));
+    }
+
+    fn lr(&self) -> f64 {
+        self.core().lr
+    }
+
+    fn set_lr(&mut self, lr: f64) {
+        self.core_mut().lr = lr;
+    }
+
+    fn steps(&self) -> u64 {
+        self.core().steps
+    }
+
+    fn params(&self) -> &[Param] {
+        &self.core().params
+    }
+
+    fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
+        self.core().state_dict()
+    }
+
+    fn load_state_dict(&mut self, state: &[(String, Tensor)]) -> Result<()> {
+        self.core_mut().load_state_dict(state)
+    }
+}
+
 /// Elements of one entry of the table: slices begin at multiples of 256 bytes.
 const TABLE_BLOCK: usize = 64;
 /// The entry of a slice that takes no part.
@@ -50,7 +94,8 @@ pub(super) struct Core {
     params: Vec<Param>,
     groups: Vec<u32>,
     chunks: Vec<Chunk>,
-    pub steps: u64,
+    lr: f64,
+    steps: u64,
 }
 
 /// Parameters that share one arena buffer.
@@ -77,8 +122,8 @@ fn arena(engine: &Arc<Engine>, meta: Meta, slices: Vec<(usize, usize)>) -> Resul
 
 impl Core {
     /// Move the parameters into arenas.
-    pub fn new(rule: &'static Rule, params: Vec<Param>, groups: Vec<u32>) -> Result<Core> {
-        let mut core = Core { rule, groups, chunks: Vec::new(), steps: 0, params };
+    pub fn new(rule: &'static Rule, params: Vec<Param>, groups: Vec<u32>, lr: f64) -> Result<Core> {
+        let mut core = Core { rule, groups, chunks: Vec::new(), lr, steps: 0, params };
         let Some(first) = core.params.first().map(Param::tensor) else {
             return Err(Error::invalid(format!("{}: no parameters to optimize", rule.name)));
         };
@@ -122,7 +167,7 @@ impl Core {
         let chunk = Chunk {
             values: arena(engine, meta, slices.clone())?,
             grads: arena(engine, meta, slices.clone())?,
-            states: (0..self.rule.states).map(|_| arena(engine, meta, vec![(0, total)])).collect::<Result<_>>()?,
+            states: self.rule.states.iter().map(|_| arena(engine, meta, vec![(0, total)])).collect::<Result<_>>()?,
             tables: HashMap::new(),
             offsets: slices.iter().map(|(o, _)| o / dtype.size()).collect(),
             len: meta.numel(),
@@ -136,16 +181,8 @@ impl Core {
         Ok(())
     }
 
-    pub fn params(&self) -> &[Param] {
-        &self.params
-    }
-
-    pub fn zero_grad(&self) {
-        self.params.iter().for_each(|p| p.set_grad(None));
-    }
-
     /// One step with these floats, `rule.floats` for each group.
-    pub fn step(&mut self, floats: &[f64]) -> Result<()> {
+    fn step(&mut self, floats: &[f64]) -> Result<()> {
         let mut recorded = Vec::new();
         for (c, chunk) in self.chunks.iter_mut().enumerate() {
             recorded.extend(chunk.record(self.rule, &self.params, &self.groups, floats)?.into_iter().map(|(slot, new)| (c, slot, new)));
@@ -170,10 +207,10 @@ impl Core {
     }
 
     /// The states by name.
-    pub fn state_dict(&self, names: &[&str]) -> Result<Vec<(String, Tensor)>> {
+    fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
         let mut out = Vec::new();
         for chunk in &self.chunks {
-            for (state, name) in chunk.states.iter().zip(names) {
+            for (state, name) in chunk.states.iter().zip(self.rule.states) {
                 let data = state.to_data()?.to_f64();
                 for (slot, &i) in chunk.members.iter().enumerate() {
                     let meta = self.params[i].meta();
@@ -190,7 +227,7 @@ impl Core {
     }
 
     /// Take states by name; all must be there and fit before any is taken.
-    pub fn load_state_dict(&mut self, state: &[(String, Tensor)], names: &[&str]) -> Result<()> {
+    fn load_state_dict(&mut self, state: &[(String, Tensor)]) -> Result<()> {
         let find = |key: &str| {
             let found = state.iter().find(|(n, _)| n == key).map(|(_, t)| t);
             found.ok_or_else(|| Error::invalid(format!("{}: the state has no {key}", self.rule.name)))
@@ -199,7 +236,7 @@ impl Core {
         let mut wholes: Vec<Vec<Data>> = Vec::new();
         for chunk in &self.chunks {
             let mut of_chunk = Vec::new();
-            for name in names.iter().take(self.rule.states) {
+            for name in self.rule.states {
                 let mut whole = vec![0.0; chunk.len];
                 for (slot, &i) in chunk.members.iter().enumerate() {
                     let t = find(&format!("{i}.{name}"))?;

@@ -1,9 +1,8 @@
 //! Stochastic gradient descent, with momentum and Nesterov's form of it.
 
-use super::optimizer::{Core, Optimizer};
+use super::optimizer::{Core, OverArenas};
 use super::update::Rule;
 use crate::error::{Error, Result};
-use crate::graph::Tensor;
 use crate::nn::Param;
 
 /// Options of [`Sgd`]; the defaults are PyTorch's, but for the learning rate, which has none there.
@@ -41,6 +40,7 @@ impl Default for SgdOptions {
 #[derive(Debug)]
 pub struct Sgd {
     core: Core,
+    /// As given; the rate now is the core's.
     options: SgdOptions,
 }
 
@@ -63,7 +63,7 @@ macro_rules! momentum {
 
 static PLAIN: Rule = Rule {
     name: "sgd",
-    states: 0,
+    states: &[],
     floats: 8,
     f64: plain!(f64),
     f32: plain!(f32),
@@ -74,7 +74,7 @@ static PLAIN: Rule = Rule {
 
 static MOMENTUM: Rule = Rule {
     name: "sgd_momentum",
-    states: 1,
+    states: &["momentum_buffer"],
     floats: 8,
     f64: momentum!(f64),
     f32: momentum!(f32),
@@ -96,44 +96,24 @@ impl Sgd {
         super::adam::check_range("sgd", &[("lr", options.lr), ("momentum", options.momentum), ("weight_decay", options.weight_decay)])?;
         let rule = if options.momentum == 0.0 { &PLAIN } else { &MOMENTUM };
         let groups = vec![0; params.len()];
-        Ok(Sgd { core: Core::new(rule, params, groups)?, options })
+        Ok(Sgd { core: Core::new(rule, params, groups, options.lr)?, options })
     }
 }
 
-impl Optimizer for Sgd {
-    fn step(&mut self) -> Result<()> {
+impl OverArenas for Sgd {
+    fn core(&self) -> &Core {
+        &self.core
+    }
+
+    fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
+    fn floats(&self, lr: f64, step: u64) -> Vec<f64> {
         let o = &self.options;
         // The first gradient fills the buffer whole, as in PyTorch.
-        let (keep, take) = if self.core.steps == 0 { (0.0, 1.0) } else { (o.momentum, 1.0 - o.dampening) };
+        let (keep, take) = if step == 1 { (0.0, 1.0) } else { (o.momentum, 1.0 - o.dampening) };
         let (direct, buffered) = if o.nesterov { (1.0, o.momentum) } else { (0.0, 1.0) };
-        self.core.step(&[o.lr, o.weight_decay, keep, take, direct, buffered, 0.0, 0.0])
-    }
-
-    fn zero_grad(&self) {
-        self.core.zero_grad();
-    }
-
-    fn lr(&self) -> f64 {
-        self.options.lr
-    }
-
-    fn set_lr(&mut self, lr: f64) {
-        self.options.lr = lr;
-    }
-
-    fn steps(&self) -> u64 {
-        self.core.steps
-    }
-
-    fn params(&self) -> &[Param] {
-        self.core.params()
-    }
-
-    fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
-        self.core.state_dict(&["momentum_buffer"])
-    }
-
-    fn load_state_dict(&mut self, state: &[(String, Tensor)]) -> Result<()> {
-        self.core.load_state_dict(state, &["momentum_buffer"])
+        vec![lr, o.weight_decay, keep, take, direct, buffered, 0.0, 0.0]
     }
 }

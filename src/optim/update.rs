@@ -10,8 +10,8 @@ use crate::tensor::{DType, Meta};
 pub(super) struct Rule {
     /// The optimizer's name.
     pub name: &'static str,
-    /// How many numbers of state an element has.
-    pub states: usize,
+    /// The numbers of state that an element has, as PyTorch names them.
+    pub states: &'static [&'static str],
     /// How many floats a parameter group has: a multiple of 4, in the order in which the shader reads them.
     pub floats: usize,
     /// `(floats, gradient, value, state)`: the new value; the state is updated in place.
@@ -54,7 +54,7 @@ impl Update {
     }
 
     fn table(&self) -> usize {
-        self.n() + 2 + self.rule.states
+        self.n() + 2 + self.rule.states.len()
     }
 }
 
@@ -64,7 +64,7 @@ impl Op for Update {
     }
 
     fn key(&self, key: &mut Key) {
-        key.int(self.len as i64).int(self.rule.states as i64).ints(&self.offsets);
+        key.int(self.len as i64).int(self.rule.states.len() as i64).ints(&self.offsets);
         self.slices.iter().chain(&self.groups).for_each(|&x| {
             key.int(x);
         });
@@ -77,7 +77,7 @@ impl Op for Update {
 
     fn arenas(&self) -> Option<Arenas> {
         let values = self.slices.iter().map(|&s| (self.values(), s));
-        let states = (0..self.rule.states).map(|s| (self.n() + 2 + s, 0));
+        let states = (0..self.rule.states.len()).map(|s| (self.n() + 2 + s, 0));
         Some(Arenas { outputs: values.chain(states).collect(), grads: self.slices.iter().map(|&s| (self.values() + 1, s)).collect() })
     }
 
@@ -88,7 +88,7 @@ impl Op for Update {
     fn cpu(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>]) -> Result<()> {
         let (values, states) = outputs.split_at_mut(self.n());
         let mut whole: Vec<Vec<f64>> = states.iter().map(|s| s.to_f64()).collect();
-        let mut state = vec![0.0; self.rule.states];
+        let mut state = vec![0.0; self.rule.states.len()];
         for (i, out) in values.iter_mut().enumerate() {
             let floats = &slots.floats[self.groups[i] as usize * self.rule.floats..][..self.rule.floats];
             let grad = inputs[i].to_f64();
@@ -151,7 +151,7 @@ impl Op for Update {
                 ctx.call("place")?.input("x", i).write("y", grads, "f32").u32(n).offset(i).u32(self.offsets[i]).grid_linear(n.div_ceil(64))?;
             }
         }
-        let states: Vec<Slot> = (0..self.rule.states).map(|s| ctx.inputs[self.values() + 2 + s].slot).collect();
+        let states: Vec<Slot> = (0..self.rule.states.len()).map(|s| ctx.inputs[self.values() + 2 + s].slot).collect();
         let floats: Vec<_> = (0..ctx.float_count()).map(|n| ctx.float(n)).collect();
         // Arenas are made of blocks of 256 bytes, so they are whole quads.
         let (quads, quad) = (self.len / 4, "vec4<f32>");

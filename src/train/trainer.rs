@@ -98,7 +98,8 @@ impl<'a> Trainer<'a> {
     /// Train on `data`, on `device`, and judge each epoch by `validation`.
     ///
     /// # Errors
-    /// Shapes that the model does not take, device failures, a loss that is no number any more, and errors of callbacks.
+    /// Shapes that the model does not take, device failures, a loss that is no number any more, and errors of callbacks. The model then has the parameters of the
+    /// last step that was taken. On a GPU an index out of range is found when an epoch's scores are read: all its steps have been taken by then.
     pub fn fit(&mut self, data: &Dataset, validation: Option<&Dataset>, device: &Device) -> Result<Report> {
         let mut train = Resident::new(data, device)?;
         let validation = validation.map(|v| Resident::new(v, device)).transpose()?;

@@ -19,6 +19,6 @@ fn workloads_have_names_of_their_own() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), WORKLOADS.len());
-    let all = bench::select(&["all".to_string()]).unwrap();
+    let all = bench::workloads(&["all".to_string()]).unwrap();
     assert!(all.iter().all(|w| !w.name.starts_with("startup_")) && all.len() + 2 == WORKLOADS.len());
 }

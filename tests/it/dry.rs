@@ -248,8 +248,9 @@ fn faults_are_found() {
 #[test]
 fn every_shader_is_used_and_every_node_has_an_entry() {
     let all = emitted();
-    // A kernel without an operation is one that an example shows how to use.
-    let examples = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap().map(|e| e.unwrap().path());
+    // A kernel without an operation is one that an example shows how to use, or that measures what a device can do.
+    let folders = [concat!(env!("CARGO_MANIFEST_DIR"), "/examples"), concat!(env!("CARGO_MANIFEST_DIR"), "/src/bench")];
+    let examples = folders.iter().flat_map(|f| std::fs::read_dir(f).unwrap()).map(|e| e.unwrap().path());
     let shown: String = examples.filter(|p| p.extension().is_some_and(|x| x == "rs")).map(|p| std::fs::read_to_string(p).unwrap()).collect();
     let used = |k: &str| all.kernels.contains(k) || shown.contains(&format!("find(\"{k}\")"));
     let unused: Vec<String> = KERNELS.iter().map(|k| k.name).filter(|k| !used(k)).map(str::to_string).collect();

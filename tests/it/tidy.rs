@@ -264,7 +264,7 @@ fn every_flag_is_in_the_table_and_used() {
     for file in &text {
         for (n, line) in file.code() {
             for (at, _) in line.match_indices("WGRAD_").chain(line.match_indices("BENCH_")) {
-                let name: String = line[at..].chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
+                let name: String = line[at..].chars().take_while(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || *c == '_').collect();
                 // A name that goes on in lower case, or ends in `_`, is a prefix or a pattern.
                 if !(name.ends_with('_') || file.path == "src/env.rs" && line.trim_start().starts_with(['r', '"'])) {
                     used.entry(name).or_insert(format!("{}:{n}", file.path));

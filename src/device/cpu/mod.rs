@@ -2,6 +2,8 @@
 
 pub mod gemm;
 mod memory;
+#[cfg(feature = "cli")]
+pub(crate) mod peak;
 mod run;
 mod threads;
 mod view;

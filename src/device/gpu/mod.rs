@@ -8,6 +8,8 @@ mod profile;
 mod program;
 mod readback;
 mod scope;
+#[cfg(feature = "cli")]
+mod stamps;
 
 pub(crate) use adapter::first_adapters;
 #[cfg(feature = "cli")]
@@ -18,6 +20,8 @@ pub use memory::GpuBuffer;
 pub use pipeline::validate_wgsl;
 pub use program::Prepared;
 pub use readback::Readback;
+#[cfg(feature = "cli")]
+pub(crate) use stamps::Stamps;
 /// The wgpu that this library was built with, for callers who bring their own device.
 pub use wgpu;
 /// A caller's buffer, under a name that other modules may use.

@@ -163,6 +163,12 @@ impl Call<'_, '_> {
         self.bind(name, slot, element, Access::Read)
     }
 
+    /// Bind input `n` to read under `name`, as `array<element>`.
+    pub fn input_as(self, name: &str, n: usize, element: &str) -> Self {
+        let slot = self.ctx.inputs[n].slot;
+        self.bind(name, slot, element, Access::Read)
+    }
+
     /// Bind output `n` under `name`, with its own element type.
     ///
     /// # Errors
@@ -196,6 +202,12 @@ impl Call<'_, '_> {
         self
     }
 
+    /// Append the two words by which `quotient` in layout.wgsl divides by `d`.
+    pub fn divisor(mut self, d: usize) -> Self {
+        self.words.extend(kernel::divisor(d).map(Word::Const));
+        self
+    }
+
     /// Append the offset (in elements) of input `n`.
     pub fn offset(mut self, n: usize) -> Self {
         self.words.push(self.ctx.inputs[n].offset.map_or(Word::Const(0), Word::Low));
@@ -214,11 +226,13 @@ impl Call<'_, '_> {
         self
     }
 
-    /// Load input 0 through the prologue's rows, where there are some; the hook is `fn load(i: u32) -> T`, with `i` the element's row-major index.
+    /// Load input 0 through the prologue's rows, where there are some; the hook is `fn load(i: u32) -> T`, with `i` the element's row-major index, or
+    /// `-> vec4<T>` where `fours` says that it gives four neighbours, `i` the first one's index.
     /// Without a prologue the shader's own body stands.
-    pub fn with_prologue(mut self) -> Self {
+    pub fn with_prologue(mut self, fours: bool) -> Self {
         if let Some(steps) = self.ctx.prologue {
-            self.text.edit(|e| steps.emit_prologue(e, &mut self.bindings, &mut self.words, Width::One));
+            let width = if fours { Width::Four } else { Width::One };
+            self.text.edit(|e| steps.emit_prologue(e, &mut self.bindings, &mut self.words, width));
         }
         self
     }
@@ -235,8 +249,8 @@ impl Call<'_, '_> {
         }
     }
 
-    /// The same for a shader that stores four neighbours at a time, for results of [`in_fours`]: the hook is `fn epilogue4(i: u32, v: vec4<T>)`, with `i` the
-    /// first one's index, and the shader's own body is `y[i >> 2u] = v;`.
+    /// The same for a shader that stores four neighbours at a time, for results of [`in_fours`]: the hook is `fn epilogue(i: u32, v: vec4<T>)`, with `i` the
+    /// first one's index.
     pub fn with_epilogue4(mut self) -> Result<Self> {
         match self.ctx.epilogue {
             Some(steps) => {
@@ -246,6 +260,7 @@ impl Call<'_, '_> {
             None => {
                 let (slot, meta) = self.ctx.outputs[0];
                 let slot = slot.ok_or_else(|| Error::internal(format!("{}: output 0 is not wanted", self.label)))?;
+                self.text.edit(|e| e.set_hook("epilogue", "    y[i >> 2u] = v;"));
                 Ok(self.write("y", slot, &format!("vec4<{}>", meta.dtype.wgsl())))
             }
         }

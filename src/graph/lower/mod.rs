@@ -3,6 +3,7 @@
 mod gpu;
 mod host;
 pub mod launch;
+mod places;
 pub(crate) mod steps;
 
 pub(crate) use gpu::lower as lower_gpu;

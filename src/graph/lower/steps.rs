@@ -1,5 +1,6 @@
 //! A run of rows inside one kernel: what they load, compute and store per element, and that as WGSL.
 
+use super::places::Places;
 use crate::device::{Access, Binding, Slot, Word};
 use crate::kernel::{BindingText, Emit};
 use crate::ops::rows::{Row, Sig};
@@ -65,7 +66,7 @@ pub(crate) struct Steps {
 pub(crate) enum Width {
     /// One: `epilogue(i, v: T)`, `load(i) -> T`.
     One,
-    /// Four, `i` the first: `epilogue4(i, v: vec4<T>)`, `load4(i) -> vec4<T>`. For index spaces of [`in_fours`].
+    /// Four, `i` the first: `epilogue(i, v: vec4<T>)`, `load(i) -> vec4<T>`. For index spaces of [`in_fours`].
     Four,
 }
 
@@ -93,7 +94,7 @@ impl Steps {
             let _ = writeln!(body, "    {name}[{at}] = {};", reg(s.reg));
             bind(bindings, name, s.slot, width.of(s.dtype), Access::ReadWrite);
         }
-        emit.set_hook(if width == Width::Four { "epilogue4" } else { "epilogue" }, &body);
+        emit.set_hook("epilogue", &body);
     }
 
     /// Make the rows the body of the load hook.
@@ -102,7 +103,7 @@ impl Steps {
         if let Some(r) = self.result {
             let _ = writeln!(body, "    return {};", reg(r));
         }
-        emit.set_hook(if width == Width::Four { "load4" } else { "load" }, &body);
+        emit.set_hook("load", &body);
     }
 
     /// Which loads read four elements at once. A buffer is declared once, so either all loads of it do or none.
@@ -113,6 +114,7 @@ impl Steps {
 
     fn body(&self, emit: &mut Emit, bindings: &mut Vec<(BindingText, Binding)>, words: &mut Vec<Word>, prefix: &str, width: Width) -> String {
         let mut body = String::new();
+        let mut places = Places::new(prefix);
         for ((n, load), wide) in self.loads.iter().enumerate().zip(self.wide(width)) {
             let element = if wide { width.of(load.dtype) } else { load.dtype.wgsl().to_string() };
             let same = |(t, b): &&(BindingText, Binding)| b.slot == load.slot && b.access == Access::Read && t.element == element;
@@ -124,17 +126,17 @@ impl Steps {
                     name
                 }
             };
-            let place = load.place(words);
+            let place = places.add(load, words);
             let t = width.of(load.dtype);
-            if wide {
-                let _ = writeln!(body, "    var x{n}: {t};\n    {{\n{}        x{n} = {name}[o >> 2u];\n    }}", place.at("i"));
-            } else if width == Width::One || load.same_for_four() {
-                let _ = writeln!(body, "    var x{n}: {t};\n    {{\n{}        x{n} = {t}({name}[o]);\n    }}", place.at("i"));
+            if wide || width == Width::One || load.same_for_four() {
+                let o = places.at(place, 0, &mut body);
+                let _ = match wide {
+                    true => writeln!(body, "    let x{n} = {name}[({o}) >> 2u];"),
+                    false => writeln!(body, "    let x{n} = {t}({name}[{o}]);"),
+                };
             } else {
-                let _ = writeln!(body, "    var x{n}: {t};");
-                for (k, lane) in LANES.iter().enumerate() {
-                    let _ = writeln!(body, "    {{\n{}        x{n}.{lane} = {name}[o];\n    }}", place.at(&format!("i + {k}u")));
-                }
+                let four = [0, 1, 2, 3].map(|lane| format!("{name}[{}]", places.at(place, lane, &mut body)));
+                let _ = writeln!(body, "    let x{n} = {t}({});", four.join(", "));
             }
         }
         for (n, step) in self.steps.iter().enumerate() {
@@ -189,18 +191,10 @@ fn bind(bindings: &mut Vec<(BindingText, Binding)>, name: String, slot: Slot, el
 }
 
 /// Append a uniform word and give the expression that reads it.
-fn word(words: &mut Vec<Word>, w: Word) -> String {
+pub(super) fn word(words: &mut Vec<Word>, w: Word) -> String {
     let n = words.len();
     words.push(w);
     format!("u[{}].{}", n / 4, ["x", "y", "z", "w"][n % 4])
-}
-
-/// Where a load finds an element, as WGSL: an offset, and sizes and strides, innermost first. Its text depends on the class of the layout (the dimensions after
-/// merging; strides of 0 and 1), never on its sizes.
-struct PlaceText {
-    offset: String,
-    /// Size (none for the outermost) and stride, none where it is 1.
-    dims: Vec<(Option<String>, Option<String>)>,
 }
 
 impl Load {
@@ -219,50 +213,6 @@ impl Load {
             None => true,
             Some((&(size, 0), outer)) => outer.is_empty() || size.is_multiple_of(4),
             _ => false,
-        }
-    }
-
-    fn place(&self, words: &mut Vec<Word>) -> PlaceText {
-        let offset = word(words, Word::Low(self.offset));
-        let merged = self.layout.merged();
-        if let [(_, 0)] = merged[..] {
-            return PlaceText { offset, dims: Vec::new() };
-        }
-        let mut dims: Vec<_> = merged
-            .iter()
-            .rev()
-            .map(|&(size, stride)| {
-                let size = (merged.len() > 1).then(|| word(words, Word::Const(size as u32)));
-                (size, (stride != 1 || merged.len() > 1).then(|| word(words, Word::Const(stride as i32 as u32))))
-            })
-            .collect();
-        if let Some(outermost) = dims.last_mut() {
-            outermost.0 = None;
-        }
-        PlaceText { offset, dims }
-    }
-}
-
-impl PlaceText {
-    /// Statements that declare `o`, where element `i` lies. Negative strides wrap around, as u32 does.
-    fn at(&self, i: &str) -> String {
-        let offset = &self.offset;
-        match &self.dims[..] {
-            [] => format!("        let o = {offset};\n"),
-            [(_, None)] => format!("        let o = {offset} + {i};\n"),
-            [(_, Some(stride))] => format!("        let o = {offset} + ({i}) * {stride};\n"),
-            dims => {
-                // Divide the index by each size, add what is left times the stride.
-                let mut text = format!("        var o = {offset};\n        var q = {i};\n");
-                for (size, stride) in dims {
-                    let stride = stride.as_deref().unwrap_or("1u");
-                    let _ = match size {
-                        Some(size) => writeln!(text, "        o += (q % {size}) * {stride};\n        q = q / {size};"),
-                        None => writeln!(text, "        o += q * {stride};"),
-                    };
-                }
-                text
-            }
         }
     }
 }

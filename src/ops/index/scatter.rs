@@ -165,18 +165,19 @@ impl Scatter {
                 call.read("pairs", pairs, "vec2<u32>")
                     .read("starts", starts, "u32")
                     .hook("candidates", "    let at = line * (u[0].y + 1u) + d;\n    return vec2<u32>(starts[at], starts[at + 1u]);")
-                    .hook("candidate", "    return pairs[line * u[0].z + k].y;")
+                    .hook("pair", "    return pairs[line * u[0].z + k];")
+                    .hook("report", "")
                     .u32s(&head)
                     .u32s(&[by(outer_lines, inner_lines), 0, by(inner_lines, 1), 0])
             }
             // Empty inputs are never bound.
-            None if places == 0 => call.hook("load", "    return 0.0;").hook("candidate", "    return NONE;").u32s(&head).u32s(&[0; 4]),
+            None if places == 0 => call.hook("load", "    return 0.0;").hook("pair", "    return vec2<u32>(0u);").hook("report", "").u32s(&head).u32s(&[0; 4]),
             None => lines.words(call.input("index", 1).write("errors", Slot::Errors, "atomic<u32>").u32s(&head)).offset(1),
         };
         let looks = if sorted.is_some() { numel + lines.sizes.iter().product::<usize>() } else { numel * places };
         call = call.offset(0).word(word).u32s(&[0, 0]).flops(looks as u64);
         if places > 0 {
-            call = call.with_prologue();
+            call = call.with_prologue(false);
         }
         call.with_epilogue()?.grid_linear(numel.div_ceil(64))
     }

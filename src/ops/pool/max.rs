@@ -105,7 +105,8 @@ impl Op for MaxPool {
         let mut call = ctx.call("max_pool2d")?.input("x", 0);
         call = if value { call.output("y", 0)? } else { call.hook("store_value", "") };
         call = if index { call.output("index", 1)? } else { call.hook("store_index", "") };
-        call = self.0.words(call, count, plane(&x), plane(&out)).u32s(&self.0.dilation).u32s(&[0, 0]);
+        call = self.0.consts(call).set("INSIDE", self.0.padding == [0; 2] && !self.0.ceil);
+        call = call.u32(count).u32s(&plane(&x)).offset(0).u32s(&plane(&out)).u32s(&[0, 0]);
         call.flops((count * self.0.kernel[0] * self.0.kernel[1]) as u64).grid_linear(count.div_ceil(64))
     }
 
@@ -202,9 +203,13 @@ impl Op for MaxPoolGrad {
         if count == 0 {
             return Ok(());
         }
-        let call = ctx.call("max_pool2d_grad")?.input("g", 0).input("index", 1);
-        let call = self.0.words(call, count, self.1, plane(&g)).u32s(&self.0.dilation).offset(1).u32(0);
-        call.flops((count * self.0.kernel[0] * self.0.kernel[1]) as u64).with_epilogue()?.grid_linear(count.div_ceil(64))
+        let Windows { kernel, stride, padding, dilation, .. } = self.0;
+        let apart = kernel == stride && padding == [0; 2] && dilation == [1; 2];
+        let cover = [0, 1].map(|d| self.1[d].div_ceil(kernel[d]));
+        let invocations = if apart { count / (self.1[0] * self.1[1]) * cover[0] * cover[1] } else { count };
+        let call = self.0.consts(ctx.call("max_pool2d_grad")?).set("APART", apart).input("g", 0).input("index", 1);
+        let call = call.u32(invocations).u32s(&self.1).offset(0).u32s(&plane(&g)).offset(1).u32(0).u32s(&cover).u32s(&[0, 0]);
+        call.flops((invocations * kernel[0] * kernel[1]) as u64).with_epilogue()?.grid_linear(invocations.div_ceil(64))
     }
 
     fn saves(&self) -> Saves {

@@ -75,7 +75,13 @@ impl Windows {
         Ok(with_plane(&shape, out))
     }
 
-    /// The words of all pool shaders: sizes, then windows.
+    /// The windows as text, for max_pool2d's shaders.
+    fn consts<'c, 'a>(&self, call: Call<'c, 'a>) -> Call<'c, 'a> {
+        let pairs = [("KERNEL", self.kernel), ("STRIDE", self.stride), ("PADDING", self.padding), ("DILATION", self.dilation)];
+        pairs.iter().fold(call, |call, (name, [y, x])| call.set(name, format!("vec2<u32>({y}u, {x}u)")))
+    }
+
+    /// The words of avg_pool2d's shaders: sizes, then windows.
     fn words<'c, 'a>(&self, call: Call<'c, 'a>, count: usize, size: [usize; 2], out: [usize; 2]) -> Call<'c, 'a> {
         call.u32(count).u32s(&size).offset(0).u32s(&out).u32s(&self.kernel).u32s(&self.stride).u32s(&self.padding)
     }

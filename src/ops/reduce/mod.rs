@@ -2,13 +2,13 @@
 
 mod arg;
 mod cpu;
+mod gpu;
 mod methods;
 mod table;
 
 pub(super) use table::OPS;
 
 use super::view::ok;
-use crate::device::Slot;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
 use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
@@ -51,10 +51,6 @@ struct Reduce {
     dims: u8,
 }
 
-/// Terms that one invocation joins. More are cut into parts, which are reduced in turn. It depends on the number of terms alone, so that
-/// models stacked under vmap are cut as each would be.
-const PART: usize = 256;
-
 /// Dimensions of either kind, after merging, that the shader walks.
 const MAX_RUNS: usize = 4;
 
@@ -81,48 +77,6 @@ impl Reduce {
     /// A gradient or result over the input's shape.
     fn spread(self, t: &Tensor, shape: Shape) -> Result<Tensor> {
         t.try_reshape(self.kept_shape(&shape))?.try_expand(shape)
-    }
-
-    /// One launch: `parts` values an output from `from` (the input, or scratch) to `to` (scratch, or the output).
-    fn launch(self, ctx: &mut LaunchCtx<'_>, from: Option<Slot>, runs: &[Vec<(usize, isize)>; 2], sizes: [usize; 3], to: Option<Slot>) -> Result<()> {
-        let [outputs, terms, parts] = sizes;
-        let [kept, reduced] = runs;
-        let prologue = ctx.prologue.is_some();
-        // Neighbouring invocations should read neighbouring elements.
-        let innermost = |dims: &[(usize, isize)]| dims.last().map_or(isize::MAX, |d| d.1.abs());
-        let rows = innermost(reduced) < innermost(kept);
-        let inner = reduced.last().map_or(1, |d| d.0).max(1);
-        let mut call = ctx
-            .call("reduce")?
-            .set("KIND", format!("{}u", self.kind as u32))
-            .set("KEPT", format!("{}u", kept.len()))
-            .set("REDUCED", format!("{}u", reduced.len()))
-            .set("ROWS", rows)
-            .u32s(&[outputs, terms, parts]);
-        call = match from {
-            Some(scratch) => call.read("x", scratch, "f32").u32(0),
-            None if terms == 0 => call.hook("load", "    return 0.0;").u32(0),
-            None if prologue => call.offset(0),
-            None => call.input("x", 0).offset(0),
-        };
-        for dims in [kept, reduced] {
-            let of = |n: usize| dims.len().checked_sub(n + 1).map_or((1, 0), |i| dims[i]);
-            for n in 0..MAX_RUNS {
-                call = call.u32(of(n).0.max(1));
-            }
-            for n in 0..MAX_RUNS {
-                call = call.stride(of(n).1);
-            }
-        }
-        call = call.u32s(&[parts / inner, parts % inner, 0, 0]).flops((outputs * terms) as u64);
-        if from.is_none() {
-            call = call.with_prologue();
-        }
-        call = match to {
-            Some(scratch) => call.write("y", scratch, "f32"),
-            None => call.with_epilogue()?,
-        };
-        call.grid_linear((outputs * parts).div_ceil(64))
     }
 }
 
@@ -184,19 +138,7 @@ impl Op for Reduce {
     }
 
     fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {
-        let layout = ctx.inputs[0].layout;
-        let outputs = ctx.outputs[0].1.numel();
-        let mut terms: usize = (0..layout.shape.rank()).filter(|&d| self.reduced(d)).map(|d| layout.shape[d]).product();
-        let mut runs = if terms == 0 { [vec![(outputs, 1)], Vec::new()] } else { self.runs(&layout) };
-        let mut from = None;
-        while terms > PART {
-            let parts = terms.div_ceil(PART);
-            let scratch = ctx.scratch(outputs * parts * size_of::<f32>());
-            self.launch(ctx, from, &runs, [outputs, terms, parts], Some(scratch))?;
-            runs = [vec![(outputs, 1)], vec![(parts, outputs as isize)]];
-            (from, terms) = (Some(scratch), parts);
-        }
-        self.launch(ctx, from, &runs, [outputs, terms, 1], None)
+        gpu::reduce(*self, ctx)
     }
 
     fn saves(&self) -> Saves {

@@ -3,7 +3,6 @@
 
 use super::row;
 use crate::graph::Tensor;
-use crate::tensor::DType;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// The row `name` over `inputs`.
@@ -143,22 +142,6 @@ impl Tensor {
     #[track_caller]
     pub fn mask_not(&self, condition: &Tensor) -> Tensor {
         apply("mask_not", &[], &[condition, self])
-    }
-
-    /// The same values in another element type; floats become integers towards zero.
-    #[track_caller]
-    pub fn to_dtype(&self, dtype: DType) -> Tensor {
-        if self.dtype() == dtype {
-            return self.clone();
-        }
-        let name = match dtype {
-            DType::F32 => "to_f32",
-            DType::F64 => "to_f64",
-            DType::I32 => "to_i32",
-            DType::U32 => "to_u32",
-            DType::Bool => "to_bool",
-        };
-        apply(name, &[], &[self])
     }
 }
 
