@@ -99,9 +99,9 @@ impl Gpu {
                     }
                 }
                 if let Some(profile) = &profile {
-                    for n in start..end {
-                        let timed = wgpu::ComputePassDescriptor { label: None, timestamp_writes: profile.around(n) };
-                        dispatch(&mut encoder.begin_compute_pass(&timed), &program.steps[n], &groups[n]);
+                    for (i, (step, group)) in program.steps[start..end].iter().zip(&groups[start..end]).enumerate() {
+                        let timed = wgpu::ComputePassDescriptor { label: None, timestamp_writes: profile.around(start + i) };
+                        dispatch(&mut encoder.begin_compute_pass(&timed), step, group);
                     }
                     if n + 1 == parts.len() {
                         profile.encode(&mut encoder);
