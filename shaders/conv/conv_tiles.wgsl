@@ -14,6 +14,8 @@ const INVOCATIONS: u32 = 8u;
 const MEMORY_A: u32 = 1u;
 const MEMORY_B: u32 = 1u;
 const FOURS: bool = false;
+// What is stored at once.
+alias Stored = f32;
 // Whether x is the gradient of the outputs and y that of the image, and whether the strides are not all 1.
 const GRAD: bool = false;
 const STRIDED: bool = true;
@@ -30,15 +32,20 @@ struct Home {
     xs: vec4<u32>,
 }
 
-fn epilogue(i: u32, v: f32) {
+fn epilogue(i: u32, v: Stored) {
     y[i] = v;
 }
 
-fn epilogue4(i: u32, v: vec4<f32>) {
-    epilogue(i, v.x);
-    epilogue(i + 1u, v.y);
-    epilogue(i + 2u, v.z);
-    epilogue(i + 3u, v.w);
+// Store one element, or four neighbours, of which only one is called (FOURS).
+fn put(i: u32, v: f32) {
+    epilogue(i, v);
+}
+
+fn put4(i: u32, v: vec4<f32>) {
+    put(i, v.x);
+    put(i + 1u, v.y);
+    put(i + 2u, v.z);
+    put(i + 3u, v.w);
 }
 
 fn home_a(row: u32) -> Home {
@@ -131,10 +138,10 @@ fn store(row: u32, col: u32, values: vec4<f32>) {
             let i = ((image * u[2].z + z % u[2].z) * u[0].x + row) * u[0].y + (col + c) % u[0].y;
             if FOURS {
                 // Four positions from a multiple of four on are of one image.
-                epilogue4(i, values);
+                put4(i, values);
                 return;
             }
-            epilogue(i, v[c]);
+            put(i, v[c]);
         }
     }
 }

@@ -24,6 +24,8 @@ const TERMS: u32 = 1u;
 const ACROSS: u32 = 1u;
 // Whether rows of y are whole vectors.
 const FOURS: bool = false;
+// What is stored at once.
+alias Stored = f32;
 // Terms summed before they join the total.
 const BLOCK: u32 = 256u;
 // Vectors of x that a step reads.
@@ -34,15 +36,20 @@ var<private> s: array<vec4<f32>, ROWS * VECTORS>;
 var<private> t: array<vec4<f32>, ROWS * VECTORS>;
 var<private> mask: array<vec4<u32>, MASKS>;
 
-fn epilogue(i: u32, v: f32) {
+fn epilogue(i: u32, v: Stored) {
     y[i] = v;
 }
 
-fn epilogue4(i: u32, v: vec4<f32>) {
-    epilogue(i, v.x);
-    epilogue(i + 1u, v.y);
-    epilogue(i + 2u, v.z);
-    epilogue(i + 3u, v.w);
+// Store one element, or four neighbours, of which only one is called (FOURS).
+fn put(i: u32, v: f32) {
+    epilogue(i, v);
+}
+
+fn put4(i: u32, v: vec4<f32>) {
+    put(i, v.x);
+    put(i + 1u, v.y);
+    put(i + 2u, v.z);
+    put(i + 3u, v.w);
 }
 
 // Hook: set the masks of the place that reads column `column` of x first of all.
@@ -69,14 +76,14 @@ fn flush() {
 fn store(first: u32, column: u32, values: vec4<f32>) {
     if FOURS {
         if column < u[1].w {
-            epilogue4(first + column, values);
+            put4(first + column, values);
         }
         return;
     }
     var v = values;
     for (var i = 0u; i < 4u; i++) {
         if column + i * STEP < u[1].w {
-            epilogue(first + column + i * STEP, v[i]);
+            put(first + column + i * STEP, v[i]);
         }
     }
 }

@@ -13,16 +13,23 @@ const ROWS: u32 = 1u;
 const COLUMNS: u32 = 4u;
 // Whether columns of y lie side by side, and are whole fours.
 const FOURS: bool = false;
+// What is stored at once.
+alias Stored = f32;
 
-fn epilogue(i: u32, v: f32) {
+fn epilogue(i: u32, v: Stored) {
     y[i] = v;
 }
 
-fn epilogue4(i: u32, v: vec4<f32>) {
-    epilogue(i, v.x);
-    epilogue(i + 1u, v.y);
-    epilogue(i + 2u, v.z);
-    epilogue(i + 3u, v.w);
+// Store one element, or four neighbours, of which only one is called (FOURS).
+fn put(i: u32, v: f32) {
+    epilogue(i, v);
+}
+
+fn put4(i: u32, v: vec4<f32>) {
+    put(i, v.x);
+    put(i + 1u, v.y);
+    put(i + 2u, v.z);
+    put(i + 3u, v.w);
 }
 
 // Where four columns of b begin; past the end, the last one is read again (and not stored).
@@ -34,14 +41,14 @@ fn columns_at(base: u32, col: u32) -> vec4<u32> {
 fn store(first: u32, col: u32, values: vec4<f32>) {
     if FOURS {
         if col < u[0].y {
-            epilogue4(first + col, values);
+            put4(first + col, values);
         }
         return;
     }
     var v = values;
     for (var c = 0u; c < 4u; c++) {
         if col + c < u[0].y {
-            epilogue(first + (col + c) * u[10].y, v[c]);
+            put(first + (col + c) * u[10].y, v[c]);
         }
     }
 }

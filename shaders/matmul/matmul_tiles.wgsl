@@ -15,6 +15,8 @@ const MEMORY_A: u32 = 1u;
 const MEMORY_B: u32 = 1u;
 // Whether rows of y are whole fours.
 const FOURS: bool = false;
+// What is stored at once.
+alias Stored = f32;
 
 var<workgroup> tile_a: array<vec4<f32>, MEMORY_A>;
 var<workgroup> tile_b: array<vec4<f32>, MEMORY_B>;
@@ -23,15 +25,20 @@ var<private> base_a: u32;
 var<private> base_b: u32;
 var<private> first: u32;
 
-fn epilogue(i: u32, v: f32) {
+fn epilogue(i: u32, v: Stored) {
     y[i] = v;
 }
 
-fn epilogue4(i: u32, v: vec4<f32>) {
-    epilogue(i, v.x);
-    epilogue(i + 1u, v.y);
-    epilogue(i + 2u, v.z);
-    epilogue(i + 3u, v.w);
+// Store one element, or four neighbours, of which only one is called (FOURS).
+fn put(i: u32, v: f32) {
+    epilogue(i, v);
+}
+
+fn put4(i: u32, v: vec4<f32>) {
+    put(i, v.x);
+    put(i + 1u, v.y);
+    put(i + 2u, v.z);
+    put(i + 3u, v.w);
 }
 
 // Where four rows of a, and four columns of b, begin; past the end, the last one is read again (and not stored).
@@ -94,13 +101,13 @@ fn store(row: u32, col: u32, values: vec4<f32>) {
     }
     let i = first + row * u[0].y + col;
     if FOURS {
-        epilogue4(i, values);
+        put4(i, values);
         return;
     }
     var v = values;
     for (var c = 0u; c < 4u; c++) {
         if col + c < u[0].y {
-            epilogue(i + c, v[c]);
+            put(i + c, v[c]);
         }
     }
 }

@@ -266,22 +266,22 @@ impl Call<'_, '_> {
         }
     }
 
-    /// For a shader that has both hooks and calls one of them: with `fours` its results are stored four at a time, and `epilogue` is not called any more.
+    /// For a shader that can store one element (`put`) or four neighbours (`put4`): with `fours`, all are stored as those.
     pub fn with_epilogue_of(self, fours: bool) -> Result<Self> {
-        if !fours {
-            return self.with_epilogue();
-        }
-        self.fours().with_epilogue4()
+        if fours { self.fours().with_epilogue4() } else { self.with_epilogue() }
     }
 
-    /// The same for a scratch buffer in place of the result.
+    /// The same for a buffer that is not the result: a scratch buffer of parts.
     pub fn write_of(self, fours: bool, name: &str, slot: Slot) -> Self {
-        if fours { self.fours().write(name, slot, "vec4<f32>") } else { self.write(name, slot, "f32") }
+        if !fours {
+            return self.write(name, slot, "f32");
+        }
+        self.fours().hook("epilogue", &format!("    {name}[i >> 2u] = v;")).write(name, slot, "vec4<f32>")
     }
 
-    /// Single elements are not stored any more; the body must be valid all the same.
     fn fours(self) -> Self {
-        self.hook("epilogue", "    return;").hook("epilogue4", "    y[i >> 2u] = v;")
+        // Single elements are not stored any more; the body must be valid all the same.
+        self.alias("Stored", "vec4<f32>").hook("put", "    return;").hook("put4", "    epilogue(i, v);")
     }
 
     /// Dispatch this many workgroups.

@@ -93,12 +93,14 @@ fn batch_dims(a: &Layout, b: &Layout) -> Vec<(usize, isize, isize)> {
 }
 
 /// Into how many parts a sum of `k` terms is split, and the terms of one, where that many tiles hold the results: a long sum with few results
-/// would leave most of the device idle. Decided by the shape of one model's result alone.
+/// would leave cores idle. Decided by the shape of one model's result alone.
 pub(in crate::ops) fn split(tiles: usize, k: usize) -> (usize, usize) {
-    if tiles >= 64 || k < 4 * BLOCK {
+    /// Workgroups that keep a processor busy: more only add to the second pass.
+    const BUSY: usize = 32;
+    if 2 * tiles >= BUSY || k < 4 * BLOCK {
         return (1, k);
     }
-    let parts = (128 / tiles).clamp(2, k / BLOCK).min(64);
+    let parts = (BUSY / tiles).min(k / BLOCK);
     let each = k.div_ceil(parts).next_multiple_of(BLOCK);
     (k.div_ceil(each), each)
 }
