@@ -99,9 +99,9 @@ impl Gpu {
                     }
                 }
                 if let Some(profile) = &profile {
-                    for n in start..end {
+                    for (n, (step, group)) in program.steps.iter().zip(&groups).enumerate().take(end).skip(start) {
                         let timed = wgpu::ComputePassDescriptor { label: None, timestamp_writes: profile.around(n) };
-                        dispatch(&mut encoder.begin_compute_pass(&timed), &program.steps[n], &groups[n]);
+                        dispatch(&mut encoder.begin_compute_pass(&timed), step, group);
                     }
                     if n + 1 == parts.len() {
                         profile.encode(&mut encoder);
