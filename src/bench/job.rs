@@ -194,10 +194,15 @@ pub fn drift(ms: &[f64]) -> f64 {
 
 /// The distance of the quartiles, as a fraction of the median.
 pub fn spread(ms: &[f64]) -> f64 {
+    (quartile(ms, 3) - quartile(ms, 1)) / quartile(ms, 2)
+}
+
+/// The n-th quartile: 1, 2 or 3.
+pub fn quartile(ms: &[f64], n: usize) -> f64 {
     let mut sorted = ms.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let at = |share: f64| sorted.get(((sorted.len() as f64 - 1.0) * share).round() as usize).copied().unwrap_or(f64::NAN);
-    (at(0.75) - at(0.25)) / at(0.5)
+    let at = (sorted.len().saturating_sub(1) * n) as f64 / 4.0;
+    sorted.get(at.round() as usize).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
