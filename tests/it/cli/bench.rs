@@ -86,7 +86,8 @@ fn a_result_says_what_was_measured_on_what() {
     // In the order of the table.
     assert_eq!(rows.iter().map(|r| r["name"].as_str().unwrap()).collect::<Vec<_>>(), ["peak/fma", "peak/copy", "cost/replay", "matmul/64"]);
     assert!(rows[3]["gflops"].as_f64().unwrap() > 0.0 && rows[3]["share"].as_f64().unwrap() > 0.0);
-    assert_eq!(rows[3]["rounds"].as_array().unwrap().len(), 2);
+    // Two processes that do not agree are asked again.
+    assert!((2..=4).contains(&rows[3]["rounds"].as_array().unwrap().len()), "{}", rows[3]);
     assert!(rows[2]["median_ms"].is_null() && rows[2]["failed"].as_str().unwrap().starts_with("not run: "), "{}", rows[2]);
     assert!(ran.out.contains("GFLOP/s") && ran.out.contains("cost/replay  not run: "), "{}", ran.out);
     assert!(place.read("a.svg").contains("matmul/64: "));
