@@ -1,6 +1,7 @@
 //! A run over many probes: what is measured when, within which time, and what is left out.
 
 use super::child::Host;
+use super::clock::median;
 use super::probe::{Probe, family};
 use super::report::{Measured, Report, Row, SCHEMA};
 use super::system;
@@ -32,7 +33,11 @@ pub fn run(hosts: &[Host], probes: &[Probe], plan: &Plan, told: &mut dyn FnMut(u
     let mut devices = hosts.iter().map(Host::info).collect::<Result<Vec<Measured>>>()?;
     for (host, device) in hosts.iter().zip(&mut devices) {
         let began = Instant::now();
-        device.rows = probes.iter().map(|p| Row { name: p.name.clone(), about: p.about.clone(), ..Row::default() }).collect();
+        let empty = |p: &Probe| {
+            let (flops, bytes) = p.size.unwrap_or_default();
+            Row { name: p.name.clone(), about: p.about.clone(), flops, bytes, ..Row::default() }
+        };
+        device.rows = probes.iter().map(empty).collect();
         let order = order(probes, plan.budget.is_some());
         let more = if plan.rounds > 1 { plan.rounds } else { 0 };
         for round in 0..plan.rounds + more {
@@ -48,8 +53,8 @@ pub fn run(hosts: &[Host], probes: &[Probe], plan: &Plan, told: &mut dyn FnMut(u
                     }
                     continue;
                 }
-                if let Some(ms) = estimate(probe, &device.rows).filter(|ms| *ms > LONGEST_MS) {
-                    device.rows[n].failed = Some(format!("not run: one dispatch would take about {ms:.0} ms, more than {LONGEST_MS:.0}"));
+                if let Some(why) = too_long(probe, &device.rows) {
+                    device.rows[n].failed = Some(why);
                     continue;
                 }
                 told(round + 1, done + 1, probes.len(), &probe.name);
@@ -93,15 +98,28 @@ fn order(probes: &[Probe], short: bool) -> Vec<usize> {
     order
 }
 
-/// Milliseconds of its dispatch, by the fastest of its family so far.
-fn estimate(probe: &Probe, rows: &[Row]) -> Option<f64> {
+/// How much larger a probe may be than those that its time is told from.
+const REACH: f64 = 16.0;
+
+/// What stands before the reason.
+const TOO_LONG: &str = "not run: one dispatch would take";
+
+/// Why a probe is not tried: by the fastest of its family among those that are not much smaller, or because a smaller one was not tried.
+fn too_long(probe: &Probe, rows: &[Row]) -> Option<String> {
     let (flops, bytes) = probe.size?;
-    let of_family = rows.iter().filter(|r| family(&r.name) == probe.family() && r.name != probe.name && !r.rounds.is_empty());
-    let scaled = of_family.map(|r| {
+    let of_family = || rows.iter().filter(|r| family(&r.name) == probe.family() && r.name != probe.name);
+    let told = of_family().filter(|r| !r.rounds.is_empty()).filter_map(|r| {
         let times = (flops / r.flops.max(1.0)).max(bytes / r.bytes.max(1.0));
-        super::clock::median(&r.samples()) * times
+        (times <= REACH).then(|| median(&r.samples()) * times)
     });
-    scaled.min_by(f64::total_cmp)
+    match told.min_by(f64::total_cmp) {
+        Some(ms) if ms > LONGEST_MS => Some(format!("{TOO_LONG} about {} ms, more than {LONGEST_MS}", ms.ceil())),
+        Some(_) => None,
+        None => {
+            let left_out = |r: &&Row| r.failed.as_ref().is_some_and(|why| why.starts_with(TOO_LONG)) && r.flops <= flops && r.bytes <= bytes;
+            of_family().find(left_out).map(|r| format!("{TOO_LONG} longer than that of {}, more than {LONGEST_MS} ms", r.name))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -118,5 +136,23 @@ mod tests {
         // Within a family the small ones stay first: estimates come from them.
         let matmuls: Vec<usize> = order.into_iter().filter(|&n| probes[n].family() == "matmul").collect();
         assert!(matmuls.is_sorted());
+    }
+
+    #[test]
+    fn what_would_be_long_is_left_out() {
+        let probes = super::super::probe::select(&["matmul".into()]).unwrap();
+        let at = |name: &str| probes.iter().position(|p| p.name == name).unwrap();
+        let mut rows: Vec<Row> =
+            probes.iter().map(|p| Row { name: p.name.clone(), flops: p.size.unwrap().0, bytes: p.size.unwrap().1, ..Row::default() }).collect();
+        let says = |name: &str, rows: &[Row]| too_long(&probes[at(name)], rows);
+        rows[at("matmul/128")].rounds = vec![vec![1.0]];
+        assert_eq!(says("matmul/256", &rows), None);
+        // From so far below nothing follows.
+        assert_eq!(says("matmul/1024", &rows), None);
+        rows[at("matmul/128")].rounds = vec![vec![7.0]];
+        assert_eq!(says("matmul/256", &rows).unwrap(), "not run: one dispatch would take about 56 ms, more than 50");
+        rows[at("matmul/256")].failed = says("matmul/256", &rows);
+        assert!(says("matmul/1024", &rows).unwrap().contains("longer than that of matmul/256"));
+        assert_eq!(says("matmul/64", &rows), None);
     }
 }

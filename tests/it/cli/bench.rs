@@ -124,7 +124,7 @@ fn comparing_sees_ten_percent_and_not_itself() {
     // A result by hand: what a machine measures while tests run is not steady.
     let row = |name: &str, factor: f64| {
         let rounds: Vec<Vec<f64>> = [0.99, 1.0, 1.01].iter().map(|m| vec![m * factor; 5]).collect();
-        json!({"name": name, "about": "", "clock": "wall", "flops": 1e6, "bytes": 0.0, "rounds": rounds, "bits": "", "median_ms": factor,
+        json!({"name": name, "about": "", "clock": "wall", "flops": 1e6, "bytes": 0.0, "rounds": rounds, "bits": "", "host_ms": null, "launches": 1.0, "median_ms": factor,
                "spread": 0.0, "gflops": 1.0, "gb_s": null, "share": null, "unstable": false, "failed": null})
     };
     let file = |factor: f64| {
