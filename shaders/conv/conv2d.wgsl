@@ -44,8 +44,8 @@ struct Weights {
     d: mat4x4<f32>,
 }
 
-// Steps k .. k + 4 of the invocation's rows. Hook: where a subgroup is the eight lanes of x, each lane reads two of the rows, `own`, and all share them.
-fn weights(p: array<vec4<u32>, 4>, own: vec2<u32>, k: u32) -> Weights {
+// Steps k .. k + 4 of the invocation's rows.
+fn weights(p: array<vec4<u32>, 4>, k: u32) -> Weights {
     var r = Weights();
     r.a = w4(p[0], k);
     if ROWS > 4u {
@@ -106,8 +106,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     let z = id / u[5].y;
     let count = u[0].y * u[0].z;
     let first = tile * 32u + lid.x;
-    // Lanes past the last position go on: others may read weights through them.
-    if z >= u[2].z * u[2].w {
+    if z >= u[2].z * u[2].w || first >= count {
         return;
     }
     let column = vec4<u32>(first, first + 8u, first + 16u, first + 24u);
@@ -124,7 +123,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     let xs = select(ox * u[3].y - u[3].w, ox + u[3].w, GRAD);
     let start = u[4].w + z * u[0].x * u[0].w;
     let p = array<vec4<u32>, 4>(rows_at(start, row), rows_at(start, row + 4u), rows_at(start, row + 8u), rows_at(start, row + 12u));
-    let own = start + min(vec2<u32>(row + lid.x, row + 8u + lid.x), vec2<u32>(u[0].x - 1u)) * u[0].w;
     var t0 = mat4x4<f32>();
     var t1 = mat4x4<f32>();
     var t2 = mat4x4<f32>();
@@ -143,7 +141,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
             let tc = next(tb);
             let b = mat4x4<f32>(gather(base, ys, xs, t), gather(base, ys, xs, ta), gather(base, ys, xs, tb), gather(base, ys, xs, tc));
             t = next(tc);
-            let r = weights(p, own, k);
+            let r = weights(p, k);
             s0 += b * r.a;
             if ROWS > 4u {
                 s1 += b * r.b;

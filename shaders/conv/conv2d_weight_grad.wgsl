@@ -39,8 +39,8 @@ struct Planes {
     b: mat4x4<f32>,
 }
 
-// Four positions of the invocation's eight planes. Hook: where a subgroup is the eight lanes of x, each lane reads one plane, `own`, and all share them.
-fn planes(p: vec4<u32>, q: vec4<u32>, own: u32, ta: vec4<u32>, tb: vec4<u32>, tc: vec4<u32>, td: vec4<u32>) -> Planes {
+// Four positions of the invocation's eight planes.
+fn planes(p: vec4<u32>, q: vec4<u32>, ta: vec4<u32>, tb: vec4<u32>, tc: vec4<u32>, td: vec4<u32>) -> Planes {
     return Planes(g4(p, ta, tb, tc, td), g4(q, ta, tb, tc, td));
 }
 
@@ -84,8 +84,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     let part = id % u[5].z;
     // Model and group.
     let z = id / u[5].z;
-    // Lanes past the last column go on: others may read planes through them.
-    if z >= u[2].z * u[2].w || row >= u[0].x {
+    if z >= u[2].z * u[2].w || row >= u[0].x || tile >= u[0].y {
         return;
     }
     let column = vec4<u32>(tile, tile + 8u, tile + 16u, tile + 24u);
@@ -100,7 +99,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     let start = u[4].z + before * u[0].x * u[0].z;
     let p0 = planes_at(start, row);
     let p1 = planes_at(start, row + 4u);
-    let own = start + min(row + lid.x, u[0].x - 1u) * u[0].z;
     let height = u[0].z / u[1].w;
     var q = part * u[5].w;
     let end = min(u[0].z * u[0].w, q + u[5].w);
@@ -119,7 +117,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
             let tb = next(ta, height);
             let tc = next(tb, height);
             let b = mat4x4<f32>(gather(base, ys, xs, t), gather(base, ys, xs, ta), gather(base, ys, xs, tb), gather(base, ys, xs, tc));
-            let r = planes(p0, p1, own, t, ta, tb, tc);
+            let r = planes(p0, p1, t, ta, tb, tc);
             s0 += b * r.a;
             s1 += b * r.b;
             t = next(tc, height);

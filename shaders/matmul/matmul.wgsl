@@ -9,8 +9,6 @@
 
 // Whether an invocation owns columns col + 32 .. col + 36 too.
 const WIDE: bool = true;
-// Rows of invocations in a workgroup.
-const GROUP_ROWS: u32 = 1u;
 // Terms summed before they join the total: keeps the rounding error of long sums low.
 const BLOCK: u32 = 256u;
 
@@ -52,13 +50,8 @@ struct Rows {
     b: mat4x4<f32>,
 }
 
-// Where the lane reads its own share of a (see a8); unused as it stands.
-fn own_at(base: u32, row: u32, lane: u32) -> u32 {
-    return base;
-}
-
-// Elements k .. k + 4 of the invocation's eight rows. Hook: where a subgroup is the eight lanes of x, each lane reads a share, from `own` on, and all share them.
-fn a8(p: vec4<u32>, q: vec4<u32>, own: u32, k: u32) -> Rows {
+// Elements k .. k + 4 of the invocation's eight rows.
+fn a8(p: vec4<u32>, q: vec4<u32>, k: u32) -> Rows {
     return Rows(a4(p, k), a4(q, k));
 }
 
@@ -77,7 +70,7 @@ fn store(first: u32, row: u32, col: u32, values: mat4x4<f32>) {
     }
 }
 
-@compute @workgroup_size(8, GROUP_ROWS)
+@compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     var id = wid.x + wid.y * groups.x;
     let tile_n = id % u[2].z;
@@ -86,10 +79,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     id /= u[2].y;
     let split = id % u[2].w;
     let z = id / u[2].w;
-    let row = (tile_m * GROUP_ROWS + lid.y) * 8u;
+    let row = tile_m * 8u;
     let col = tile_n * select(32u, 64u, WIDE) + lid.x * 4u;
-    // Lanes past the last column go on: others may read rows through them.
-    if z >= u[3].w || row >= u[0].x {
+    if z >= u[3].w || row >= u[0].x || col >= u[0].y {
         return;
     }
     var base_a = u[0].w;
@@ -103,7 +95,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     }
     let pa0 = rows_at(base_a, row);
     let pa1 = rows_at(base_a, row + 4u);
-    let own = own_at(base_a, row, lid.x);
     let pb0 = columns_at(base_b, col);
     let pb1 = columns_at(base_b, col + 32u);
     var t00 = mat4x4<f32>();
@@ -119,7 +110,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
         var s01 = mat4x4<f32>();
         var s11 = mat4x4<f32>();
         while k + 4u <= stop {
-            let r = a8(pa0, pa1, own, k);
+            let r = a8(pa0, pa1, k);
             let ca = b4(pb0, k);
             s00 += ca * r.a;
             s10 += ca * r.b;

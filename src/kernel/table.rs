@@ -36,8 +36,15 @@ kernels! {
     "update": "optim/update.wgsl", "a step of any optimizer over an arena";
     "place": "optim/place.wgsl", "copy of a value into its slice of an arena";
     "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
+    "matmul_lanes": "matmul/matmul_lanes.wgsl", "matrix product in register blocks of lanes that read for each other";
+    "matmul_tiles": "matmul/matmul_tiles.wgsl", "matrix product in tiles of workgroup memory";
     "sum_splits": "matmul/sum_splits.wgsl", "the second pass of a split sum, in fixed order";
     "conv2d": "conv/conv2d.wgsl", "convolution and the gradient of its image, in register blocks, gathered as read";
+    "strips": "conv/strips.wgsl", "convolution and the gradient of its image, strips of rows read once for all steps of the kernel";
+    "strips_weight": "conv/strips_weight.wgsl", "gradient of a convolution's weight, strips of rows read once for all columns of the kernel";
+    "pack_strips": "conv/pack_strips.wgsl", "a convolution's weight as strips reads it";
+    "conv_tiles": "conv/conv_tiles.wgsl", "convolution and the gradient of its image in tiles of workgroup memory, gathered as read";
+    "conv_weight_tiles": "conv/conv_weight_tiles.wgsl", "the gradient of a convolution's weight in tiles of workgroup memory";
     "pack_weight": "conv/pack_weight.wgsl", "a convolution's weight as the gradient of the image reads it";
     "conv2d_weight_grad": "conv/conv2d_weight_grad.wgsl", "the gradient of a convolution's weight, split over positions";
     "max_pool2d": "pool/max_pool2d.wgsl", "the largest element of each window, and its place";

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
+use wgrad::device::Kind;
 use wgrad::device::gpu::GpuOptions;
 use wgrad::{Device, Error, Result};
 
@@ -39,6 +40,12 @@ pub fn gpu() -> Result<Device> {
 pub fn floor() -> Result<Device> {
     static CELL: OnceLock<Result<Device>> = OnceLock::new();
     once(&CELL, || Device::gpu(0, &GpuOptions { floor: true, ..GpuOptions::from_env()? }))
+}
+
+/// The first adapter, taken for hardware: kernels are cut otherwise there.
+pub fn hardware() -> Result<Device> {
+    static CELL: OnceLock<Result<Device>> = OnceLock::new();
+    once(&CELL, || Device::gpu(0, &GpuOptions { declared_kind: Some(Kind::Discrete), ..GpuOptions::from_env()? }))
 }
 
 /// Whether tests may go without an adapter, which they say.

@@ -108,6 +108,15 @@ fn a_floor_device_is_as_the_definition() {
 }
 
 #[test]
+fn kernels_for_hardware_are_as_the_definition() {
+    let cases = op_cases();
+    let Some(device) = adapter(common::hardware(), cases.len()) else { return };
+    // In every layout of an operand that has a kernel of its own.
+    let plain = |c: &Case| lays(c).into_iter().filter(|l| matches!(l, Lay::Contiguous | Lay::Transposed)).collect();
+    none("differences", &walk(&cases, &device, plain));
+}
+
+#[test]
 fn gradients_are_what_differences_say() {
     let device = common::fast();
     let mut found = Vec::new();

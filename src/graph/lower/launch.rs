@@ -266,6 +266,24 @@ impl Call<'_, '_> {
         }
     }
 
+    /// For a shader that can store one element (`put`) or four neighbours (`put4`): with `fours`, all are stored as those.
+    pub fn with_epilogue_of(self, fours: bool) -> Result<Self> {
+        if fours { self.fours().with_epilogue4() } else { self.with_epilogue() }
+    }
+
+    /// The same for a buffer that is not the result: a scratch buffer of parts.
+    pub fn write_of(self, fours: bool, name: &str, slot: Slot) -> Self {
+        if !fours {
+            return self.write(name, slot, "f32");
+        }
+        self.fours().hook("epilogue", &format!("    {name}[i >> 2u] = v;")).write(name, slot, "vec4<f32>")
+    }
+
+    fn fours(self) -> Self {
+        // Single elements are not stored any more; the body must be valid all the same.
+        self.alias("Stored", "vec4<f32>").hook("put", "    return;").hook("put4", "    epilogue(i, v);")
+    }
+
     /// Dispatch this many workgroups.
     pub fn grid(self, x: usize, y: usize, z: usize) -> Result<()> {
         let limit = self.ctx.caps.max_groups as usize;

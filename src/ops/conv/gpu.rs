@@ -1,10 +1,13 @@
-//! The launches of convolutions and their gradients.
+//! The launches of convolutions and their gradients: which kernels, and those in register blocks, which take what the others do not.
 
 use super::geometry::Geometry;
-use crate::device::Kind;
+use super::strips::Strips;
+use super::strips_weight::WeightStrips;
+use super::tiles;
+use crate::device::{Kind, Slot};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx};
-use crate::ops::matmul::{lanes_share, shared_block, split};
+use crate::ops::matmul::{Family, split, sum_splits};
 
 /// Columns that one row of a workgroup's invocations owns, in all three kernels.
 const COLUMNS: usize = 32;
@@ -21,8 +24,8 @@ fn zeros(ctx: &mut LaunchCtx<'_>, count: usize) -> Result<()> {
     ctx.call("map")?.u32(count).with_epilogue()?.grid_linear(count.div_ceil(64))
 }
 
-/// The words that both directions of conv2d.wgsl share after the first two vectors.
-fn steps<'c, 'a>(call: Call<'c, 'a>, g: &Geometry) -> Call<'c, 'a> {
+/// The words that most kernels share after the first two vectors.
+pub(super) fn steps<'c, 'a>(call: Call<'c, 'a>, g: &Geometry) -> Call<'c, 'a> {
     call.u32s(&[g.kh, g.kw, g.groups, g.models]).u32s(&g.stride).u32s(&g.padding).u32s(&g.dilation)
 }
 
@@ -35,21 +38,36 @@ fn rows_of(rows: usize) -> usize {
     }
 }
 
-/// Read the weight in fours along its rows; with `shares`, each lane reads two of the rows and all share them.
-fn wide_weight<'c, 'a>(call: Call<'c, 'a>, rows: usize, shares: bool) -> Call<'c, 'a> {
+/// Read the weight in fours along its rows.
+fn wide_weight<'c, 'a>(call: Call<'c, 'a>) -> Call<'c, 'a> {
     let at = |lane: &str| format!("w[(p.{lane} + k) >> 2u]");
     let body = format!("    return mat4x4<f32>({}, {}, {}, {});", at("x"), at("y"), at("z"), at("w"));
     // Single steps are not read any more; the body must be valid all the same.
-    let call = call.hook("w4", &body).hook("w1", "    return vec4<f32>();");
-    if !shares {
-        return call;
-    }
-    let mut body = String::from("    var r = Weights();\n    let v = w[(own.x + k) >> 2u];\n");
-    body += &format!("    r.a = {};\n    r.b = {};\n", shared_block("v", 0, 1), shared_block("v", 4, 1));
-    if rows > 8 {
-        body += &format!("    let t = w[(own.y + k) >> 2u];\n    r.c = {};\n    r.d = {};\n", shared_block("t", 0, 1), shared_block("t", 4, 1));
-    }
-    call.hook("weights", &format!("{body}    return r;"))
+    call.hook("w4", &body).hook("w1", "    return vec4<f32>();")
+}
+
+/// The weight turned round, rows of which are image channels, and the length of a row: the gradient of the image reads it along output channels.
+pub(super) fn pack_weight(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<(Slot, usize)> {
+    let (slot, terms) = (ctx.inputs[1].slot, g.og * g.taps());
+    let k = terms.next_multiple_of(4);
+    let size = g.models * g.groups * g.cg * k;
+    let packed = ctx.scratch(size * 4);
+    let call = ctx.call("pack_weight")?.read("w", slot, "f32").write("packed", packed, "f32");
+    call.u32s(&[size, g.cg, k, terms, g.taps(), g.og]).offset(1).grid_linear(size.div_ceil(64))?;
+    Ok((packed, k))
+}
+
+/// Channels of a group from which tiles of them pay.
+const TILED: usize = 5;
+
+/// Whether hardware makes it in tiles, where a group of the result has that many channels.
+fn in_tiles(ctx: &LaunchCtx<'_>, rows: usize) -> bool {
+    Family::of(ctx.caps) == Family::Tiles && rows >= TILED
+}
+
+/// Whether the device is a processor, for which convolutions go along strips of rows.
+fn in_strips(ctx: &LaunchCtx<'_>) -> bool {
+    Family::of(ctx.caps) != Family::Tiles
 }
 
 pub(super) fn forward(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
@@ -60,15 +78,23 @@ pub(super) fn forward(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     if g.cg == 0 {
         return zeros(ctx, count);
     }
+    if in_tiles(ctx, g.og) {
+        return tiles::image(ctx, g, false);
+    }
+    if in_strips(ctx)
+        && let Some(strips) = Strips::of(g, false, ctx.inputs[0].aligned)
+    {
+        return strips.launch(ctx, g);
+    }
     let (slot_x, slot_w) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
     let wide = k.is_multiple_of(4) && ctx.inputs[1].aligned;
     let rows = rows_of(g.og);
     let tiles = (g.n * g.positions()).div_ceil(COLUMNS);
-    let (below, shares) = (group_rows(ctx, tiles), lanes_share(ctx.caps));
+    let below = group_rows(ctx, tiles);
     let (across, down) = (tiles.div_ceil(below), g.og.div_ceil(rows));
     let mut call = ctx.call("conv2d")?.set("ROWS", format!("{rows}u")).set("GROUP_ROWS", format!("{below}u"));
     if wide {
-        call = wide_weight(call, rows, shares);
+        call = wide_weight(call);
     }
     call = call.read("x", slot_x, "f32").read("w", slot_w, if wide { "vec4<f32>" } else { "f32" });
     call = call.u32s(&[g.og, g.positions(), g.n, k]).u32s(&[g.cg, g.h, g.w, g.ow]);
@@ -84,20 +110,23 @@ pub(super) fn input_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     if terms == 0 {
         return zeros(ctx, count);
     }
-    // The weight is read along its output channels here: a small copy of it, turned round, makes that four steps at a time.
-    let (slot_g, slot_w) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
-    let k = terms.next_multiple_of(4);
-    let size = g.models * g.groups * g.cg * k;
-    let packed = ctx.scratch(size * 4);
-    let call = ctx.call("pack_weight")?.read("w", slot_w, "f32").write("packed", packed, "f32");
-    call.u32s(&[size, g.cg, k, terms, g.taps(), g.og]).offset(1).grid_linear(size.div_ceil(64))?;
+    if in_tiles(ctx, g.cg) {
+        return tiles::image(ctx, g, true);
+    }
+    if in_strips(ctx)
+        && let Some(strips) = Strips::of(g, true, ctx.inputs[0].aligned)
+    {
+        return strips.launch(ctx, g);
+    }
+    let (packed, k) = pack_weight(ctx, g)?;
+    let slot_g = ctx.inputs[0].slot;
     let rows = rows_of(g.cg);
     let positions = g.h * g.w;
     let tiles = (g.n * positions).div_ceil(COLUMNS);
-    let (below, shares) = (group_rows(ctx, tiles), lanes_share(ctx.caps));
+    let below = group_rows(ctx, tiles);
     let (across, down) = (tiles.div_ceil(below), g.cg.div_ceil(rows));
     let call = ctx.call("conv2d")?.set("GRAD", true).set("ROWS", format!("{rows}u")).set("GROUP_ROWS", format!("{below}u"));
-    let mut call = wide_weight(call, rows, shares).read("x", slot_g, "f32").read("w", packed, "vec4<f32>");
+    let mut call = wide_weight(call).read("x", slot_g, "f32").read("w", packed, "vec4<f32>");
     call = call.u32s(&[g.cg, positions, g.n, k]).u32s(&[g.og, g.oh, g.ow, g.w]);
     call = steps(call, g).offset(0).u32(0).u32s(&[across, down, 0, 0]).flops(2 * (count * terms) as u64);
     call.with_epilogue()?.grid_linear(across * down * g.groups * g.models)
@@ -111,11 +140,19 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     if terms == 0 || g.h * g.w == 0 {
         return zeros(ctx, count);
     }
+    if in_tiles(ctx, g.og) {
+        return tiles::weight_grad(ctx, g);
+    }
+    if in_strips(ctx)
+        && let Some(strips) = WeightStrips::of(g, ctx.inputs[0].aligned, ctx.inputs[1].aligned)
+    {
+        return strips.launch(ctx, g);
+    }
     let (slot_x, slot_g) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
     let wide = g.positions().is_multiple_of(4) && ctx.inputs[1].aligned;
     let rows = g.og.div_ceil(WEIGHT_ROWS);
     let below = group_rows(ctx, rows);
-    let (across, down, shares) = (k.div_ceil(COLUMNS), rows.div_ceil(below), lanes_share(ctx.caps));
+    let (across, down) = (k.div_ceil(COLUMNS), rows.div_ceil(below));
     let (parts, each) = split(across * rows * g.groups, terms);
     let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
     let mut call = ctx.call("conv2d_weight_grad")?.set("GROUP_ROWS", format!("{below}u"));
@@ -123,10 +160,6 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
         let at = |lane: &str| format!("g[(p.{lane} + ta.w) >> 2u]");
         let body = format!("    return mat4x4<f32>({}, {}, {}, {});", at("x"), at("y"), at("z"), at("w"));
         call = call.hook("g4", &body).hook("g1", "    return vec4<f32>();");
-        if shares {
-            let blocks = format!("Planes({}, {})", shared_block("v", 0, 1), shared_block("v", 4, 1));
-            call = call.hook("planes", &format!("    let v = g[(own + ta.w) >> 2u];\n    return {blocks};"));
-        }
     }
     call = call.read("g", slot_g, if wide { "vec4<f32>" } else { "f32" }).read("x", slot_x, "f32");
     call = call.u32s(&[g.og, k, g.positions(), g.n]).u32s(&[g.cg, g.h, g.w, g.ow]);
@@ -135,5 +168,5 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let groups = across * down * parts * g.groups * g.models;
     let Some(scratch) = scratch else { return call.with_epilogue()?.grid_linear(groups) };
     call.write("y", scratch, "f32").grid_linear(groups)?;
-    ctx.call("sum_splits")?.read("part", scratch, "f32").u32s(&[count, parts, 0, 0]).with_epilogue()?.grid_linear(count.div_ceil(64))
+    sum_splits(ctx, scratch, count, parts)
 }

@@ -4,7 +4,11 @@
 mod fast;
 mod geometry;
 mod gpu;
+mod strips;
+mod strips_weight;
 mod table;
+mod tiles;
+mod window;
 
 pub(super) use table::OPS;
 

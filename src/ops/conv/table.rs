@@ -66,6 +66,13 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
                 sample([2, 1, 12, 11], [2, 1, 5, 4], true, options([3, 2], [0, 2], [2, 1], 1)),
                 sample([20, 1, 8, 8], [5, 1, 3, 3], false, same),
                 sample([0, 2, 4, 4], [3, 2, 2, 2], false, plain),
+                sample([2, 4, 8, 12], [20, 4, 3, 3], true, options([2, 2], [1, 1], [1, 1], 1)),
+                sample([3, 2, 6, 6], [6, 2, 5, 5], false, options([1, 1], [2, 2], [1, 1], 1)),
+                sample([2, 6, 4, 8], [5, 6, 1, 1], true, plain),
+                sample([2, 3, 4, 8], [4, 3, 2, 2], false, options([1, 1], [1, 1], [1, 1], 1)),
+                sample([2, 1, 3, 44], [3, 1, 2, 3], true, options([1, 1], [0, 1], [1, 1], 1)),
+                sample([1, 2, 9, 10], [2, 2, 3, 3], false, options([3, 3], [2, 1], [1, 1], 1)),
+                sample([1, 1, 4, 4], [35, 1, 3, 3], false, same),
                 Sample::new("a [c, h, w] image", vec![Arg::float([2, 5, 4]), Arg::float([3, 2, 2, 2]), Arg::float([3])], 12, |t| {
                     Ok(vec![t[0].try_conv2d(&t[1], t.get(2), Conv2dOptions::default())?])
                 }),

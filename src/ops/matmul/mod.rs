@@ -1,10 +1,13 @@
 //! Matrix products: `matmul` with PyTorch's shapes, and `linear`.
 
 mod gpu;
+mod lanes;
 mod table;
+mod tiles;
 
-pub(super) use gpu::{lanes_share, shared_block, split};
+pub(super) use gpu::{Family, lanes_share, split, split_fine, sum_splits};
 pub(super) use table::OPS;
+pub(super) use tiles::Tile;
 
 use super::view::ok;
 use crate::device::cpu::gemm::{Mat, gemm_batch};

@@ -56,6 +56,11 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
                 transposed(&[7, 5], &[3, 7], true, true),
                 transposed(&[29, 40], &[29, 36], true, false),
                 transposed(&[9, 64], &[40, 64], false, true),
+                product(&[40, 12], &[12, 1028]),
+                transposed(&[37, 9], &[1030, 9], false, true),
+                transposed(&[12, 44], &[12, 600], true, false),
+                transposed(&[6, 36], &[6, 8], true, false),
+                transposed(&[70, 8], &[12, 8], false, true),
                 Sample::new("windows and flips", vec![Arg::float([9, 8]), Arg::float([11, 8])], 9, |x| {
                     let a = x[0].try_narrow(0, 2, 5)?.flip(&[1]);
                     Ok(vec![a.try_matmul(&x[1].try_narrow(0, 3, 8)?.try_narrow(1, 1, 6)?)?])

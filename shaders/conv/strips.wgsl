@@ -1,0 +1,158 @@
+// Convolution, and the gradient of its image, in strips: a lane owns ROWS channels x STRIP neighbours of one row of y. It reads what they need of a row of x
+// once, for all steps of the kernel across. No barriers; lanes lie along strips. w is packed (pack_strips.wgsl).
+// u[0]: channels of a group and elements of a plane, of y and of x   u[1]: height and width, of x and of y
+// u[2]: images of a model, groups, models, strips of a row           u[3]: height of the kernel, tiles of strips, blocks of channels of y, phases
+// u[4]: rows of a phase; stride, padding, dilation down               u[5]: offset of x, elements of x, vectors of w in a step
+@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 6>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+// Whether x is the gradient of the outputs and y that of the image. Rows of y then come in phases: those of one phase meet the same rows of the kernel.
+const GRAD: bool = false;
+// Channels of y and columns of y that a lane owns.
+const ROWS: u32 = 1u;
+const STRIP: u32 = 4u;
+// Its columns as vectors: the n-th has columns n / SPAN + STEP * (4 * (n % SPAN) + 0..4).
+const VECTORS: u32 = 1u;
+const SPAN: u32 = 1u;
+const STEP: u32 = 1u;
+// Channels of x in a step, and the terms of one.
+const CHANNELS: u32 = 1u;
+const TERMS: u32 = 1u;
+// The stride across.
+const ACROSS: u32 = 1u;
+// Whether rows of y are whole vectors.
+const FOURS: bool = false;
+// What is stored at once.
+alias Stored = f32;
+// Terms summed before they join the total.
+const BLOCK: u32 = 256u;
+// Vectors of x that a step reads.
+const MASKS: u32 = 1u;
+
+// The sums of up to BLOCK terms, the totals, and which columns of x are inside of it.
+var<private> s: array<vec4<f32>, ROWS * VECTORS>;
+var<private> t: array<vec4<f32>, ROWS * VECTORS>;
+var<private> mask: array<vec4<u32>, MASKS>;
+
+fn epilogue(i: u32, v: Stored) {
+    y[i] = v;
+}
+
+// Store one element, or four neighbours, of which only one is called (FOURS).
+fn put(i: u32, v: f32) {
+    epilogue(i, v);
+}
+
+fn put4(i: u32, v: vec4<f32>) {
+    put(i, v.x);
+    put(i + 1u, v.y);
+    put(i + 2u, v.z);
+    put(i + 3u, v.w);
+}
+
+// Hook: set the masks of the place that reads column `column` of x first of all.
+fn columns(column: u32) {
+    mask[0] = vec4<u32>(0xffffffffu);
+}
+
+// Hook: add one step to s. `at` is where the row lies in x, `row` what stays of its bits, `p` where the step's weights begin, `channel` the first in x.
+fn step(at: u32, row: u32, p: u32, lane: u32, channel: u32, limit: u32) {
+    s[0] += w[p].x * x[min(at >> 2u, limit)];
+}
+
+// Hook: the last index of x.
+fn limit() -> u32 {
+    return ((u[5].x + u[5].y) >> 2u) - 1u;
+}
+
+// Hook: add s to t and clear it.
+fn flush() {
+    t[0] += s[0];
+    s[0] = vec4<f32>();
+}
+
+fn store(first: u32, column: u32, values: vec4<f32>) {
+    if FOURS {
+        if column < u[1].w {
+            put4(first + column, values);
+        }
+        return;
+    }
+    var v = values;
+    for (var i = 0u; i < 4u; i++) {
+        if column + i * STEP < u[1].w {
+            put(first + column + i * STEP, v[i]);
+        }
+    }
+}
+
+// Hook: store all totals; `rows` is how many there are.
+fn finish(first: u32, column: u32, rows: u32) {
+    store(first, column, t[0]);
+}
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    var id = wid.x + wid.y * groups.x;
+    let tile = id % u[3].y;
+    id /= u[3].y;
+    let phase = id % u[3].w;
+    id /= u[3].w;
+    let row = (id % u[3].z) * ROWS;
+    // Model and group.
+    let z = id / u[3].z;
+    if z >= u[2].y * u[2].z {
+        return;
+    }
+    // Lanes past the last strip go on: others may read weights through them.
+    let count = u[4].x * u[2].x * u[2].w;
+    let mine = tile * 8u + lid.x;
+    let c = min(mine, count - 1u);
+    let column = (c % u[2].w) * STRIP;
+    let down = (c / u[2].w) % u[4].x;
+    let image = c / u[2].w / u[4].x + (z / u[2].y) * u[2].x;
+    // The first row of the kernel that the phase meets, the row of x that it reads, and how far the next are.
+    var k0 = 0u;
+    var y0 = down * u[4].y - u[4].z;
+    var next_k = 1u;
+    var next_y = u[4].w;
+    var out = down;
+    var reads = column * ACROSS;
+    if GRAD {
+        k0 = (phase + u[4].z) % u[4].y;
+        y0 = (phase + u[4].z - k0) / u[4].y + down;
+        next_k = u[4].y;
+        next_y = 0u - u[4].w;
+        out = phase + down * u[4].y;
+        reads = column / ACROSS;
+    }
+    columns(reads);
+    // Channels of all groups before this one, of all images before this one.
+    let before = image * u[2].y + z % u[2].y;
+    let last = limit();
+    let block = u[3].x * u[5].z;
+    var p = (id * ((u[0].z + CHANNELS - 1u) / CHANNELS)) * block;
+    var plane = u[5].x + before * u[0].z * u[0].w + reads;
+    var terms = 0u;
+    for (var channel = 0u; channel < u[0].z; channel += CHANNELS) {
+        var v = y0;
+        for (var k = k0; k < u[3].x; k += next_k) {
+            step(plane + v * u[1].y, select(0u, 0xffffffffu, v < u[1].x), p + k * u[5].z, lid.x, channel, last);
+            v += next_y;
+            terms += TERMS;
+            if terms >= BLOCK {
+                flush();
+                terms = 0u;
+            }
+        }
+        p += block;
+        plane += CHANNELS * u[0].w;
+    }
+    flush();
+    if mine >= count || out >= u[1].z {
+        return;
+    }
+    finish((before * u[0].x + row) * u[0].y + out * u[1].w, column, u[0].x - row);
+}

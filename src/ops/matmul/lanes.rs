@@ -1,0 +1,219 @@
+//! The text of a matrix product on a processor whose lanes read for each other (matmul_lanes.wgsl).
+
+use super::gpu::{BLOCK, Reads};
+use smallvec::SmallVec;
+use std::fmt::Write;
+
+const LANES: [&str; 4] = ["x", "y", "z", "w"];
+
+/// Rows of a lane: two bodies in one kernel, so that few rows (a small batch, or what is left of a large one) cost little and need no kernel of their own.
+const BODIES: [usize; 2] = [16, 4];
+/// The same for wide results: faster by a fifth, and three times as long to compile.
+const WIDE_BODIES: [usize; 2] = [32, 8];
+/// The width from which they pay.
+const WIDE: usize = 512;
+/// Rows that are stored by one piece of text, in a loop: stores are long where a software adapter compiles them.
+const STORED: usize = 2;
+/// Up to this width a result is made transposed: its columns are too few for lanes, and each then is a row of every lane.
+const NARROW: usize = 16;
+
+/// How a product is cut.
+#[derive(Clone, Debug)]
+pub(super) struct Lanes {
+    pub read_a: Reads,
+    pub read_b: Reads,
+    /// Vectors of four columns that a lane owns, 32 apart.
+    pub vectors: usize,
+    /// Rows of a lane, by how many there are.
+    bodies: SmallVec<[usize; 2]>,
+}
+
+/// How the eight lanes share reads of four rows at one term: `quads` such at each of `terms`.
+struct Share {
+    quads: usize,
+    terms: usize,
+}
+
+impl Share {
+    fn of(rows: usize) -> Share {
+        let quads = rows.div_ceil(4).next_power_of_two();
+        Share { quads, terms: (8 / quads).min(4) }
+    }
+}
+
+impl Lanes {
+    /// Whether rows and columns of a result with `n` columns change places. Asked of columns only: the number of rows may be a batch.
+    pub fn turned(n: usize) -> bool {
+        n <= NARROW
+    }
+
+    /// For a result with `n` columns, whose rows are read through `read_a`, as the kernel sees them.
+    pub fn new(read_a: Reads, read_b: Reads, n: usize) -> Lanes {
+        let bodies = match n {
+            0..=NARROW => SmallVec::from_slice(&[n]),
+            n if n < WIDE => SmallVec::from(BODIES),
+            _ => SmallVec::from(WIDE_BODIES),
+        };
+        Lanes { read_a, read_b, vectors: if n > 32 { 2 } else { 1 }, bodies }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.bodies[0]
+    }
+
+    pub fn columns(&self) -> usize {
+        4 * self.vectors
+    }
+
+    /// The body of the hook `multiply`.
+    pub fn multiply(&self) -> String {
+        let mut out = String::new();
+        for v in 0..self.vectors {
+            let _ = writeln!(out, "    let p{v} = columns_at(base_b, col + {}u);", 32 * v);
+        }
+        let _ = writeln!(out, "    let rows = u[0].x - row;");
+        for (n, &body) in self.bodies.iter().enumerate() {
+            match self.bodies.get(n + 1) {
+                Some(next) => {
+                    let _ = writeln!(out, "    if rows > {next}u {{");
+                    out += &self.body(body);
+                    out += "    return;\n    }\n";
+                }
+                None => out += &self.body(body),
+            }
+        }
+        out
+    }
+
+    /// The lane's product of up to `rows` rows.
+    fn body(&self, rows: usize) -> String {
+        let mut out = String::new();
+        let sums = rows * self.vectors;
+        for i in 0..sums {
+            let _ = writeln!(out, "    var t{i} = vec4<f32>();");
+        }
+        let share = Share::of(rows);
+        match self.read_a {
+            Reads::Across => {
+                let Share { quads, terms } = share;
+                let _ = writeln!(out, "    let later = (lane / {quads}u) % {terms}u * u[1].z;");
+                let _ = writeln!(out, "    let own = base_a + min(row + 4u * (lane % {quads}u), u[0].x - 4u);");
+            }
+            _ => {
+                for e in 0..rows.div_ceil(8) {
+                    let _ = writeln!(out, "    let own{e} = base_a + min(row + lane + {}u, u[0].x - 1u) * u[1].y;", 8 * e);
+                }
+            }
+        }
+        out += "    var k = begin;\n    while k < end {\n";
+        let _ = writeln!(out, "    let stop = min(end, k + {BLOCK}u);");
+        for i in 0..sums {
+            let _ = writeln!(out, "    var s{i} = vec4<f32>();");
+        }
+        let _ = writeln!(out, "    while k + 4u <= stop {{");
+        out += &self.step(rows, 4);
+        out += "    k += 4u;\n    }\n";
+        if self.read_a != Reads::AlongK && self.read_b != Reads::AlongK {
+            out += "    while k < stop {\n";
+            out += &self.step(rows, 1);
+            out += "    k += 1u;\n    }\n";
+        }
+        for i in 0..sums {
+            let _ = writeln!(out, "    t{i} += s{i};");
+        }
+        out += "    }\n";
+        // What was stored makes room for what comes after it.
+        let _ = writeln!(out, "    for (var r = 0u; r < min(rows, {rows}u); r += {STORED}u) {{");
+        for r in 0..STORED.min(rows) {
+            let _ = writeln!(out, "    if r + {r}u < rows {{");
+            for v in 0..self.vectors {
+                let _ = writeln!(out, "    store(first + (row + r + {r}u) * u[10].x, col + {}u, t{});", 32 * v, r * self.vectors + v);
+            }
+            out += "    }\n";
+        }
+        for i in STORED * self.vectors..sums {
+            let _ = writeln!(out, "    t{} = t{i};", i - STORED * self.vectors);
+        }
+        out += "    }\n";
+        out
+    }
+
+    /// Add `terms` (four or one) products to each sum.
+    fn step(&self, rows: usize, terms: usize) -> String {
+        let mut out = String::new();
+        for v in 0..self.vectors {
+            match self.read_b {
+                Reads::Across => {
+                    for k in 0..terms {
+                        let _ = writeln!(out, "    let b{v}_{k} = b[(p{v}.x + (k + {k}u) * u[1].w) >> 2u];");
+                    }
+                }
+                Reads::AlongK => {
+                    for (c, lane) in LANES.iter().enumerate() {
+                        let _ = writeln!(out, "    let c{v}_{c} = b[(p{v}.{lane} + k) >> 2u];");
+                    }
+                    for (k, lane) in LANES.iter().enumerate() {
+                        let _ = writeln!(out, "    let b{v}_{k} = vec4<f32>(c{v}_0.{lane}, c{v}_1.{lane}, c{v}_2.{lane}, c{v}_3.{lane});");
+                    }
+                }
+                Reads::Single => {
+                    for k in 0..terms {
+                        let _ = writeln!(out, "    let q{v}_{k} = p{v} + (k + {k}u) * u[1].w;");
+                        let one = |l: &str| format!("b[q{v}_{k}.{l}]");
+                        let _ = writeln!(out, "    let b{v}_{k} = vec4<f32>({}, {}, {}, {});", one("x"), one("y"), one("z"), one("w"));
+                    }
+                }
+            }
+        }
+        // One row's terms, by its number and the term's.
+        let mut shared = vec![String::new(); rows * terms];
+        match self.read_a {
+            Reads::Across => {
+                let share = Share::of(rows);
+                for n in 0..terms.div_ceil(share.terms) {
+                    // Of a single term, the lanes of later ones read the same.
+                    let later = if terms < share.terms { "" } else { " + later" };
+                    let _ = writeln!(out, "    let a{n} = a[(own + (k + {}u) * u[1].z{later}) >> 2u];", n * share.terms);
+                }
+                for quad in 0..rows.div_ceil(4) {
+                    for k in 0..terms {
+                        let lane = (k % share.terms) * share.quads + quad;
+                        let _ = writeln!(out, "    let r{quad}_{k} = subgroupBroadcast(a{}, {lane}u);", k / share.terms);
+                        for i in 0..4.min(rows - quad * 4) {
+                            shared[(quad * 4 + i) * terms + k] = format!("r{quad}_{k}.{}", LANES[i]);
+                        }
+                    }
+                }
+            }
+            reads => {
+                for e in 0..rows.div_ceil(8) {
+                    let value = match (reads, terms) {
+                        (Reads::AlongK, _) => format!("a[(own{e} + k) >> 2u]"),
+                        (_, 1) => format!("vec4<f32>(a[own{e} + k * u[1].z])"),
+                        _ => {
+                            let one = |k: usize| format!("a[own{e} + (k + {k}u) * u[1].z]");
+                            format!("vec4<f32>({}, {}, {}, {})", one(0), one(1), one(2), one(3))
+                        }
+                    };
+                    let _ = writeln!(out, "    let a{e} = {value};");
+                }
+                for r in 0..rows {
+                    for k in 0..terms {
+                        shared[r * terms + k] = format!("r{r}.{}", LANES[k]);
+                    }
+                }
+            }
+        }
+        for r in 0..rows {
+            if self.read_a != Reads::Across {
+                let _ = writeln!(out, "    let r{r} = subgroupBroadcast(a{}, {}u);", r / 8, r % 8);
+            }
+            for v in 0..self.vectors {
+                let products: Vec<String> = (0..terms).map(|k| format!("{} * b{v}_{k}", shared[r * terms + k])).collect();
+                let sums: Vec<String> = products.chunks(2).map(|pair| format!("({})", pair.join(" + "))).collect();
+                let _ = writeln!(out, "    s{} += {};", r * self.vectors + v, sums.join(" + "));
+            }
+        }
+        out
+    }
+}
