@@ -93,6 +93,12 @@ impl Run for Bench {
             return self.workloads(began);
         }
         let probes = bench::select(&self.names)?;
+        // What cannot be written is said before minutes are spent on it.
+        for path in self.json.iter().chain(&self.svg) {
+            if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+                bail!("cannot write {}: there is no folder {}", path.display(), folder.display());
+            }
+        }
         let report = self.measure(&probes)?;
         // First to disk: what follows may find a closed pipe.
         if let Some(path) = &self.json {

@@ -152,6 +152,7 @@ fn comparing_sees_ten_percent_and_not_itself() {
 fn unknown_probes_are_refused_and_the_list_has_all() {
     let place = Place::new();
     place.fails(&["bench", "matmul/65"], 1, &["there is no probe matmul/65", "did you mean matmul/64?", "the families are: peak, cost, train"]);
+    place.fails(&["bench", "--json", "absent/a.json"], 1, &["cannot write absent", "there is no folder absent"]);
     let list = place.done(&["bench", "--list"]).out;
     assert!(list.contains("peak/fma") && list.contains("train/resnet") && list.lines().count() > 40);
     assert!(place.done(&["bench", "--list", "--jsonl"]).out.contains("startup_lenet"));
