@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Some(&"bench") => bench(&given),
         Some(_) => bench(&[&["bench"], &given[..]].concat()),
         None => {
-            let each = ["cpu", "gpu"].map(|device| (device, bench(&["bench", "--device", device, "--seconds", BUDGET, "--rounds", "1"])));
+            let each = ["cpu", "gpu"].map(|device| (device, bench(&["bench", "--device", device, "--seconds", BUDGET, "--rounds", "1", "--sample", "0.15"])));
             for (device, _) in each.iter().filter(|(_, exit)| *exit != ExitCode::SUCCESS) {
                 eprintln!("could not run: --device {device}");
             }

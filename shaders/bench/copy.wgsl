@@ -1,13 +1,13 @@
 // count vectors copied by each invocation, placed as in read.wgsl.
-// u[0]: count (a multiple of 4), first, step, -
-@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 1>;
+// u[0]: count (a multiple of 4), first, step, base    u[1]: not read
+@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 2>;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
     let step = u[0].z;
-    var at = gid.x * u[0].y;
+    var at = u[0].w + gid.x * u[0].y;
     for (var i = 0u; i < u[0].x; i += 4u) {
         let a0 = x[at];
         let a1 = x[at + step];

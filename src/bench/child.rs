@@ -122,9 +122,9 @@ fn measure(name: &str, device: &Device, known: Option<String>, seconds: f64) -> 
     let probes = probe::select(std::slice::from_ref(&name.to_string()))?;
     let probe = probes.iter().find(|p| p.name == name).ok_or_else(|| Error::invalid(format!("bench: {name} is a family, not a probe")))?;
     let mut job = probe.job(device, known)?;
-    let Samples { ms, clock } = job.sample(device, seconds)?;
+    let Samples { ms, clock, host_ms, launches } = job.sample(device, seconds)?;
     let bits = (job.verify)()?.bits;
-    Ok(Row { name: name.into(), clock: clock.into(), flops: job.flops, bytes: job.bytes, rounds: vec![ms], bits, ..Row::default() })
+    Ok(Row { name: name.into(), clock: clock.into(), flops: job.flops, bytes: job.bytes, rounds: vec![ms], host_ms, launches, bits, ..Row::default() })
 }
 
 fn describe(device: &Device) -> Measured {

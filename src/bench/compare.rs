@@ -1,10 +1,10 @@
 //! Two result files side by side: what became faster or slower, and by how much at least and at most.
 //!
-//! A row is measured in several processes. Their medians vary more than the samples of one process do, so it is they that say how sure a difference is: the
-//! interval of the ratio is Student's, at 99 %, over the logarithms of the medians, with the variance of both sides pooled. A side that was measured in one
-//! process is cut into thirds.
+//! A row is measured in several processes. They vary more than the samples of one process do, so it is they that say how sure a difference is: the interval of
+//! the ratio is Student's, at 99 %, over the logarithms of the processes' times, with the variance of both sides pooled. A process's time is the lower quartile
+//! of its samples: what others do to the machine makes samples longer, never shorter. A side that was measured in one process is cut into thirds.
 
-use super::clock::median;
+use super::job::quartile;
 use super::report::{Measured, Report, Row};
 
 /// Two processes agree to no more than this, whatever three of them say.
@@ -89,13 +89,13 @@ fn compared(device: &str, a: &Row, b: &Row) -> Compared {
 
 /// The logarithm of the time for a unit of work, by process.
 fn logs(row: &Row) -> Vec<f64> {
-    let medians: Vec<f64> = if row.rounds.len() > 1 {
-        row.rounds.iter().map(|r| median(r)).collect()
+    let times: Vec<f64> = if row.rounds.len() > 1 {
+        row.rounds.iter().map(|r| quartile(r, 1)).collect()
     } else {
         let samples = row.samples();
-        samples.chunks(samples.len().div_ceil(3).max(1)).map(median).collect()
+        samples.chunks(samples.len().div_ceil(3).max(1)).map(|part| quartile(part, 1)).collect()
     };
-    medians.iter().map(|ms| (ms / row.work()).ln()).collect()
+    times.iter().map(|ms| (ms / row.work()).ln()).collect()
 }
 
 /// Student's t for a two-sided 99 %.
@@ -114,7 +114,7 @@ fn student(freedom: usize) -> f64 {
 mod tests {
     use super::*;
 
-    /// Three processes whose medians vary by a percent, times `factor`.
+    /// Three processes whose times vary by a percent, times `factor`.
     fn report(factor: f64) -> Report {
         let rounds = [0.99, 1.0, 1.01].map(|m| vec![m * factor; 5]).to_vec();
         let row = |name: &str, flops: f64| Row { name: name.into(), flops, rounds: rounds.clone(), ..Row::default() };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 /// A block of runs lasts at least this long: far above what any clock resolves.
 const BLOCK_MS: f64 = 4.0;
 /// And this many ticks of the device's clock.
+#[cfg(feature = "gpu")]
 const BLOCK_TICKS: f64 = 1000.0;
 /// No block has more runs than this.
 const MOST_RUNS: usize = 1 << 12;
@@ -59,6 +60,10 @@ pub struct Samples {
     pub ms: Vec<f64>,
     /// `timestamps` of the device, or `wall`.
     pub clock: &'static str,
+    /// Milliseconds that the host took to hand a run to the device, where they work side by side.
+    pub host_ms: Option<f64>,
+    /// Launches of a run, or steps of the CPU backend.
+    pub launches: f64,
 }
 
 /// The clock by which work is timed.
@@ -101,24 +106,21 @@ impl Job {
     /// # Errors
     /// Those of the work; and where the device computed fewer plans than it was asked for.
     pub fn sample(&mut self, device: &Device, seconds: f64) -> Result<Samples> {
-        let before = computed(device);
+        let (before, launched) = (computed(device), device.counters().dispatches);
         let mut asked = 0u64;
         // One run compiles; it is looked at by nobody.
         let mut clock = match self.once {
             Once::Work(_) => Clock::of(device)?,
             Once::Timed(_) => Clock::Wall,
         };
+        let mut handed: Vec<f64> = Vec::new();
         let mut block = |clock: &Clock, runs: usize| -> Result<(f64, f64)> {
             asked += runs as u64;
-            let (ms, wall) = block_of(&mut self.once, device, clock, runs)?;
+            let (ms, host, wall) = block_of(&mut self.once, device, clock, runs)?;
+            handed.extend(host.map(|h| h / runs as f64 / self.parts));
             Ok((ms / runs as f64 / self.parts, wall))
         };
         block(&Clock::Wall, 1)?;
-        let (first_ms, first_wall) = block(&clock, 1)?;
-        // A clock that says nothing, or more than a watch does, is not believed.
-        if !(first_ms > 0.0 && first_ms * self.parts <= first_wall * 1.1) {
-            clock = Clock::Wall;
-        }
         let mut runs = 1;
         loop {
             let (_, wall) = block(&clock, runs)?;
@@ -126,6 +128,11 @@ impl Job {
                 break;
             }
             runs = ((runs as f64 * (clock.block_ms() / wall.max(1e-3)).min(8.0)).ceil() as usize).clamp(runs + 1, MOST_RUNS);
+        }
+        // A clock that contradicts a watch by more than a wait explains is not believed.
+        let (ms, wall) = block(&clock, runs)?;
+        if !(0.5..=1.1).contains(&(ms * runs as f64 * self.parts / wall)) {
+            clock = Clock::Wall;
         }
         let warm = Instant::now();
         let mut last: Vec<f64> = Vec::new();
@@ -146,12 +153,15 @@ impl Job {
         if self.counted && did != asked {
             return Err(Error::internal(format!("{asked} runs were timed, and the device computed {did}")));
         }
-        Ok(Samples { ms, clock: clock.name() })
+        // The first blocks compile and settle.
+        let host_ms = handed.get(handed.len().saturating_sub(ms.len())..).filter(|h| !h.is_empty()).map(median);
+        let launches = (device.counters().dispatches - launched) as f64 / asked as f64 / self.parts;
+        Ok(Samples { ms, clock: clock.name(), host_ms, launches })
     }
 }
 
-/// Milliseconds of so many runs, by the clock and by a watch.
-fn block_of(once: &mut Once, device: &Device, clock: &Clock, runs: usize) -> Result<(f64, f64)> {
+/// Milliseconds of so many runs: by the clock, of the host until all was handed over where the clock is not its own, and by a watch.
+fn block_of(once: &mut Once, device: &Device, clock: &Clock, runs: usize) -> Result<(f64, Option<f64>, f64)> {
     let began = Instant::now();
     let wall = || began.elapsed().as_secs_f64() * 1e3;
     match (once, clock) {
@@ -160,7 +170,7 @@ fn block_of(once: &mut Once, device: &Device, clock: &Clock, runs: usize) -> Res
             for _ in 0..runs {
                 sum += f()?;
             }
-            Ok((sum, wall()))
+            Ok((sum, None, wall()))
         }
         (Once::Work(f), Clock::Wall) => {
             for _ in 0..runs {
@@ -168,7 +178,7 @@ fn block_of(once: &mut Once, device: &Device, clock: &Clock, runs: usize) -> Res
             }
             device.wait()?;
             let ms = wall();
-            Ok((ms, ms))
+            Ok((ms, None, ms))
         }
         #[cfg(feature = "gpu")]
         (Once::Work(f), Clock::Stamps(stamps)) => {
@@ -176,8 +186,9 @@ fn block_of(once: &mut Once, device: &Device, clock: &Clock, runs: usize) -> Res
             for _ in 0..runs {
                 f()?;
             }
+            let host = wall();
             let ns = stamps.end()?;
-            Ok((ns / 1e6, wall()))
+            Ok((ns / 1e6, Some(host), wall()))
         }
     }
 }
@@ -194,10 +205,15 @@ pub fn drift(ms: &[f64]) -> f64 {
 
 /// The distance of the quartiles, as a fraction of the median.
 pub fn spread(ms: &[f64]) -> f64 {
+    (quartile(ms, 3) - quartile(ms, 1)) / quartile(ms, 2)
+}
+
+/// The n-th quartile: 1, 2 or 3.
+pub fn quartile(ms: &[f64], n: usize) -> f64 {
     let mut sorted = ms.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let at = |share: f64| sorted.get(((sorted.len() as f64 - 1.0) * share).round() as usize).copied().unwrap_or(f64::NAN);
-    (at(0.75) - at(0.25)) / at(0.5)
+    let at = (sorted.len().saturating_sub(1) * n) as f64 / 4.0;
+    sorted.get(at.round() as usize).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

@@ -131,6 +131,9 @@ mod gpu {
     /// Invocations of a workgroup of these kernels.
     const GROUP: usize = 64;
 
+    /// Dispatches over a working set: one alone would take long on a slow device.
+    const PARTS: usize = 8;
+
     /// Programs of these kernels, and what they bind.
     struct Work {
         device: Device,
@@ -140,16 +143,8 @@ mod gpu {
     }
 
     impl Work {
-        /// `launches` launches of one kernel. It reads `x`, where there is one, and writes `y`.
-        fn new(
-            device: &Device,
-            kernel: &'static Kernel,
-            x: Option<&Storage>,
-            y: (&Storage, &str),
-            words: &[u32],
-            groups: usize,
-            launches: usize,
-        ) -> Result<Work> {
+        /// A launch of one kernel for each list of words. It reads `x`, where there is one, and writes `y`.
+        fn new(device: &Device, kernel: &'static Kernel, x: Option<&Storage>, y: (&Storage, &str), words: &[Vec<u32>], groups: usize) -> Result<Work> {
             let text = |name: &str, element: &str, access| BindingText { name: name.into(), element: element.into(), access };
             let mut texts = vec![text("y", y.1, Access::ReadWrite)];
             let mut bindings = vec![Binding { slot: Slot::Output(0), access: Access::ReadWrite }];
@@ -157,16 +152,18 @@ mod gpu {
                 texts.insert(0, text("x", "vec4<f32>", Access::Read));
                 bindings.insert(0, Binding { slot: Slot::Leaf(0), access: Access::Read });
             }
-            let launch = Launch {
+            let text: Arc<str> = Emit::new(kernel).finish(&texts, words.first().map_or(0, Vec::len))?.into();
+            let launch = |words: &Vec<u32>| Launch {
                 label: kernel.name.into(),
-                text: Emit::new(kernel).finish(&texts, words.len())?.into(),
+                text: text.clone(),
                 trusted: true,
-                bindings,
+                bindings: bindings.clone(),
                 words: words.iter().map(|w| Word::Const(*w)).collect(),
                 grid: [groups as u32, 1, 1],
                 flops: 0,
             };
-            let prepared = device.prepare(Program::Gpu(GpuProgram { launches: vec![launch; launches], ..GpuProgram::default() }))?;
+            let program = GpuProgram { launches: words.iter().map(launch).collect(), ..GpuProgram::default() };
+            let prepared = device.prepare(Program::Gpu(program))?;
             Ok(Work { device: device.clone(), prepared, leaves: x.cloned().into_iter().collect(), outputs: vec![y.0.clone()] })
         }
 
@@ -191,12 +188,17 @@ mod gpu {
         device.kind() == Some(Kind::Software)
     }
 
+    /// Rounds, x and y.
+    fn fma_words(rounds: u32) -> Vec<u32> {
+        vec![rounds, 0.5f32.to_bits(), 1.0f32.to_bits(), 0]
+    }
+
     pub fn fma(device: &Device) -> Result<Job> {
         let groups = if software(device) { 64 } else { 8192 };
         let invocations = groups * GROUP;
         let y = device.alloc(invocations * 4)?;
         let kernel = kernel::find("bench_fma")?;
-        let work = |rounds: u32| Work::new(device, kernel, None, (&y, "f32"), &[rounds, 0.5f32.to_bits(), 1.0f32.to_bits(), 0], groups, 1);
+        let work = |rounds: u32| Work::new(device, kernel, None, (&y, "f32"), &[fma_words(rounds)], groups);
         let rounds = calibrate(|rounds| {
             let work = work(rounds)?;
             work.run()?;
@@ -216,18 +218,19 @@ mod gpu {
         let bytes = working_set(device);
         let vectors = bytes / 16;
         let invocations = if software(device) { 4096 } else { 1 << 18 };
-        // Whole rounds of four vectors for each invocation.
-        let count = vectors / invocations / 4 * 4;
-        let bytes = count * invocations * 16;
+        // Whole rounds of four vectors for each invocation, in each of the dispatches.
+        let count = vectors / PARTS / invocations / 4 * 4;
+        let bytes = count * invocations * PARTS * 16;
         let large = device.alloc(bytes)?;
         // Side by side, or each invocation's in a row: what is faster depends on the device.
         let orders = [[1, invocations as u32], [count as u32, 1]];
         let make = |name: &'static Kernel, x: Option<&Storage>, y: (&Storage, &str), [first, step]: [u32; 2]| {
-            Work::new(device, name, x, y, &[count as u32, first, step, 1.0f32.to_bits()], invocations / GROUP, 1)
+            let words = |part: usize| vec![count as u32, first, step, (part * count * invocations) as u32, (part * invocations) as u32, 0, 0, 0];
+            Work::new(device, name, x, y, &(0..PARTS).map(words).collect::<Vec<_>>(), invocations / GROUP)
         };
         let (writes, copies, reads) = (kernel::find("bench_write")?, kernel::find("bench_copy")?, kernel::find("bench_read")?);
         let result = match traffic {
-            Traffic::Read => device.alloc(invocations * 4)?,
+            Traffic::Read => device.alloc(PARTS * invocations * 4)?,
             Traffic::Write => large.clone(),
             Traffic::Copy => device.alloc(bytes)?,
         };
@@ -268,7 +271,7 @@ mod gpu {
     /// Host time of a launch in a program that is replayed: `launches` of the smallest kernel, and the wait is not counted.
     pub fn replay(device: &Device, launches: usize) -> Result<Job> {
         let y = device.alloc(GROUP * 4)?;
-        let work = Work::new(device, kernel::find("bench_fma")?, None, (&y, "f32"), &[64, 0.5f32.to_bits(), 1.0f32.to_bits(), 0], 1, launches)?;
+        let work = Work::new(device, kernel::find("bench_fma")?, None, (&y, "f32"), &vec![fma_words(64); launches], 1)?;
         let again = device.clone();
         let once = Once::Timed(Box::new(move || {
             let began = Instant::now();

@@ -70,6 +70,10 @@ pub struct Row {
     pub bytes: f64,
     /// Milliseconds of a run, sample by sample, for each process in which it was measured.
     pub rounds: Vec<Vec<f64>>,
+    /// Milliseconds that the host took to hand a run to the device, where they work side by side: where it is the time of the run, the device waited.
+    pub host_ms: Option<f64>,
+    /// Launches of a run, or steps of the CPU backend.
+    pub launches: f64,
     /// A hash of its results, which were found right.
     pub bits: String,
     /// The median.
@@ -113,6 +117,12 @@ impl Row {
             (true, false) => 1.0,
             (false, _) => self.flops,
         }
+    }
+
+    /// Whether the device waited for the host: then the time says little of its kernels.
+    pub fn host_bound(&self) -> bool {
+        const MOST: f64 = 0.9;
+        self.host_ms.zip(self.median_ms).is_some_and(|(host, ms)| host > MOST * ms)
     }
 
     fn finish(&mut self) {

@@ -37,6 +37,9 @@ fn notes(row: &Row) -> String {
     if row.unstable {
         notes.push("UNSTABLE");
     }
+    if row.host_bound() {
+        notes.push("the device waits for the host");
+    }
     if row.share.is_some_and(|s| s > 1.05) {
         notes.push("in the caches");
     }
@@ -63,13 +66,15 @@ fn one(device: &Measured, out: &mut String) {
         let _ = writeln!(out, "peaks of memory over {}; share: of what the measured peaks allow", device.working_set);
     }
     let width = device.rows.iter().map(|r| r.name.len()).max().unwrap_or(0).max(5);
-    let _ = writeln!(out, "{:width$}  {:>9}  {:>6}  {:>14}  {:>5}", "probe", "median", "spread", "rate", "share");
+    let _ = writeln!(out, "{:width$}  {:>9}  {:>6}  {:>14}  {:>5}  {:>8}", "probe", "median", "spread", "rate", "share", "launches");
     for row in &device.rows {
         let line = match (&row.failed, row.median_ms) {
             (Some(why), _) => format!("{:width$}  {why}", row.name),
             (None, Some(ms)) => {
                 let percent = |v: Option<f64>| v.map(|v| format!("{:.0} %", v * 100.0)).unwrap_or_default();
-                format!("{:width$}  {:>9}  {:>6}  {:>14}  {:>5}  {}", row.name, time(ms), percent(row.spread), rate(row), percent(row.share), notes(row))
+                let launches = if row.launches >= 1.0 { format!("{:.0}", row.launches) } else { String::new() };
+                let (spread, share, notes) = (percent(row.spread), percent(row.share), notes(row));
+                format!("{:width$}  {:>9}  {spread:>6}  {:>14}  {share:>5}  {launches:>8}  {notes}", row.name, time(ms), rate(row))
             }
             (None, None) => format!("{:width$}  no number", row.name),
         };

@@ -36,7 +36,7 @@ pub struct Bench {
     /// Exit with 3 where a row is unstable or has no number because it failed; with --compare, where one is slower.
     #[arg(long)]
     strict: bool,
-    /// How often each probe is measured, all of them once and then again.
+    /// How often each probe is measured, all of them once and then again; those whose processes do not agree up to twice as often.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// End within about so many seconds a device, and say what was not run.
@@ -93,6 +93,12 @@ impl Run for Bench {
             return self.workloads(began);
         }
         let probes = bench::select(&self.names)?;
+        // What cannot be written is said before minutes are spent on it.
+        for path in self.json.iter().chain(&self.svg) {
+            if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+                bail!("cannot write {}: there is no folder {}", path.display(), folder.display());
+            }
+        }
         let report = self.measure(&probes)?;
         // First to disk: what follows may find a closed pipe.
         if let Some(path) = &self.json {
@@ -136,10 +142,10 @@ impl Bench {
         let devices = if self.backends.is_some() { apis(self.device.as_deref())?.into_iter().map(Some).collect() } else { vec![self.device.clone()] };
         let hosts = devices.into_iter().map(|d| Host::new(d, limit, sample)).collect::<crate::error::Result<Vec<_>>>()?;
         let terminal = std::io::stderr().is_terminal();
-        let mut told = |done: usize, of: usize, name: &str| {
+        let mut told = |round: usize, n: usize, of: usize, name: &str| {
             // On a terminal one line is written over and over; in a log each has its own.
             let (before, after) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
-            let _ = write!(std::io::stderr(), "{before}{}/{of} {name}{after}", done + 1);
+            let _ = write!(std::io::stderr(), "{before}round {round}: {n}/{of} {name}{after}");
         };
         let report = bench::run(&hosts, probes, &Plan { rounds: self.rounds.into(), budget }, &mut told);
         if terminal {

@@ -264,10 +264,12 @@ impl Builder {
                 store[n as usize] |= 1 << base.out;
             }
         }
-        // Sources are computed again wherever they are used; only a target among them is stored.
-        for (i, node) in run.iter().enumerate().filter(|(_, n)| !n.is_source()) {
+        // Sources are computed again wherever they are used, which costs less than reading them; random numbers cost more, and stay where a handle names them.
+        for (i, node) in run.iter().enumerate() {
             for (o, out) in node.outs.iter().enumerate() {
-                if out.handles.load(Relaxed) > 0 || out.consumers.load(Relaxed) > reads[i][o] {
+                let named = out.handles.load(Relaxed) > 0;
+                let kept = if node.is_source() { named && node.is_random() } else { named || out.consumers.load(Relaxed) > reads[i][o] };
+                if kept {
                     store[i] |= 1 << o;
                 }
             }

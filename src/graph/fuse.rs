@@ -1,7 +1,7 @@
-//! Fusion: which nodes share a kernel. One pass in order of recording; a node joins the latest kernel it depends on, or opens a new one, so the order of
-//! kernels is always a topological one and no cycle can arise.
+//! Fusion: which nodes share a kernel. One pass in order of recording; a node joins the latest kernel it depends on, or opens a new one, and brings along
+//! earlier kernels of rows that only it reads. So the order of kernels is always a topological one and no cycle can arise.
 
-use super::canon::{Canon, CanonInput, CanonNode, Src};
+use super::canon::{Canon, CanonInput, CanonNode, Place, Src};
 use super::mode::Phase;
 use super::plan::Fault;
 use smallvec::SmallVec;
@@ -171,10 +171,19 @@ impl Fuser<'_> {
         if node.op.row().is_some() {
             match self.joinable(i, &node) {
                 Some(g) => {
+                    self.pull(i, g);
                     self.groups[g as usize].rows.push(i);
                     self.group_of[i as usize] = Some(g);
                 }
-                None => self.open(i, true),
+                None => {
+                    self.open(i, true);
+                    if self.limits.rows && !self.alone[i as usize] {
+                        let g = self.groups.len() as u32 - 1;
+                        self.groups[g as usize].rows.clear();
+                        self.pull(i, g);
+                        self.groups[g as usize].rows.push(i);
+                    }
+                }
             }
             return;
         }
@@ -229,11 +238,49 @@ impl Fuser<'_> {
         let g = latest?;
         let group = &self.groups[g as usize];
         let fits = group.open && group.numel == numel && group.phase == Some((node.phase, node.scope)) && group.rows.len() < MAX_ROWS;
-        let pointwise = node.inputs.iter().all(|x| match x.src {
+        (fits && self.pointwise(node, g)).then_some(g)
+    }
+
+    /// Whether element i of the row needs only element i of what group `g` computes.
+    fn pointwise(&self, node: &CanonNode, g: u32) -> bool {
+        node.inputs.iter().all(|x| match x.src {
             Src::Node(m, _) if self.group_of[m as usize] == Some(g) => x.is_whole(self.canon),
             _ => true,
-        });
-        (fits && pointwise).then_some(g)
+        })
+    }
+
+    /// Bring the earlier kernels of rows that only row `i` reads into its kernel `g`: they were opened before anything that they could join.
+    fn pull(&mut self, i: u32, g: u32) {
+        let node = self.node(i).clone();
+        for x in &node.inputs {
+            let Src::Node(m, _) = x.src else { continue };
+            let Some(from) = self.group_of[m as usize].filter(|&f| f != g) else { continue };
+            let (group, own) = (&self.groups[from as usize], &self.groups[g as usize]);
+            let movable = group.root.is_none()
+                && group.open
+                && (group.phase, group.numel) == (own.phase, own.numel)
+                && group.rows.len() + own.rows.len() < MAX_ROWS
+                && self.pointwise(&node, from)
+                && !group.rows.iter().any(|&r| self.alone[r as usize] || self.stored[r as usize] != 0 || self.reads_what_changes(r))
+                && group.rows.iter().all(|&r| {
+                    let by_i = node.inputs.iter().filter(|x| x.src == Src::Node(r, 0)).count() as u32;
+                    self.readers[r as usize][0] == self.read_by(r, &group.rows) + by_i
+                });
+            if movable {
+                let rows = std::mem::take(&mut self.groups[from as usize].rows);
+                self.groups[from as usize].open = false;
+                rows.iter().for_each(|&r| self.group_of[r as usize] = Some(g));
+                self.groups[g as usize].rows.extend(rows);
+            }
+        }
+    }
+
+    /// Whether row `r` reads memory that a kernel after it may overwrite: leaves, and what lies in an arena.
+    fn reads_what_changes(&self, r: u32) -> bool {
+        self.node(r).inputs.iter().any(|x| match x.src {
+            Src::Leaf(_) => true,
+            Src::Node(m, _) => self.node(m).op.arenas().is_some() || self.canon.outputs.iter().any(|o| o.node == m && o.place != Place::Pool),
+        })
     }
 
     fn inlined(&self, x: &CanonInput) -> bool {

@@ -153,6 +153,11 @@ impl Node {
         self.op.row().is_some_and(|r| r.arity == 0)
     }
 
+    /// Whether it is a source of random numbers.
+    pub fn is_random(&self) -> bool {
+        self.op.row().is_some_and(crate::ops::is_random)
+    }
+
     /// Whether any handle names one of its outputs.
     pub fn has_handles(&self) -> bool {
         self.outs.iter().any(|o| o.handles.load(Relaxed) > 0)

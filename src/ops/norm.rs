@@ -141,12 +141,12 @@ impl Op for Normalize {
             [1, 2].map(|n| ctx.input(n).clone())
         };
         let sum = g.try_sum(&[1, 3], false)?;
-        let normal = || -> Result<Tensor> { Ok((x - spread(&mean)?) * spread(&inverse)?) };
-        let along = (g * normal()?).try_sum(&[1, 3], false)?;
+        let along = (g * ((x - spread(&mean)?) * spread(&inverse)?)).try_sum(&[1, 3], false)?;
         if ctx.needs(0) {
             let count = terms(x.shape()) as f64;
             let scale = if self.affine { &inverse * ctx.input(3) } else { inverse.clone() };
-            let rest = g - spread(&sum.div_scalar(count))? - normal()? * spread(&along.div_scalar(count))?;
+            // The deviation once more, with the other sign: as the same node it would be stored for both of its readers, which costs more than to compute it.
+            let rest = g - spread(&sum.div_scalar(count))? + (spread(&mean)? - x) * spread(&(&inverse * &along.div_scalar(count)))?;
             out[0] = Some(rest * spread(&scale)?);
         }
         if self.affine {

@@ -99,8 +99,8 @@ impl Gpu {
                     }
                 }
                 if let Some(profile) = &profile {
-                    for (i, (step, group)) in program.steps[start..end].iter().zip(&groups[start..end]).enumerate() {
-                        let timed = wgpu::ComputePassDescriptor { label: None, timestamp_writes: profile.around(start + i) };
+                    for (n, (step, group)) in program.steps.iter().zip(&groups).enumerate().take(end).skip(start) {
+                        let timed = wgpu::ComputePassDescriptor { label: None, timestamp_writes: profile.around(n) };
                         dispatch(&mut encoder.begin_compute_pass(&timed), step, group);
                     }
                     if n + 1 == parts.len() {

@@ -1,4 +1,4 @@
-//! Rows without stored inputs: constants, counting, random numbers. They are computed again wherever they are used.
+//! Rows without stored inputs: constants, counting, random numbers. They are computed again wherever they are used; random numbers that a handle names are stored.
 //!
 //! A random row has the integer slots (seed, offset); src/rng.rs says which bits belong to which element. Its `_seeded` twin, which stands in for it
 //! under vmap, takes each model's seed as an input (u32: the low half; the high half is 0) and the slots (offset, period), `period` being the number of

@@ -86,7 +86,8 @@ fn a_result_says_what_was_measured_on_what() {
     // In the order of the table.
     assert_eq!(rows.iter().map(|r| r["name"].as_str().unwrap()).collect::<Vec<_>>(), ["peak/fma", "peak/copy", "cost/replay", "matmul/64"]);
     assert!(rows[3]["gflops"].as_f64().unwrap() > 0.0 && rows[3]["share"].as_f64().unwrap() > 0.0);
-    assert_eq!(rows[3]["rounds"].as_array().unwrap().len(), 2);
+    // Two processes that do not agree are asked again.
+    assert!((2..=4).contains(&rows[3]["rounds"].as_array().unwrap().len()), "{}", rows[3]);
     assert!(rows[2]["median_ms"].is_null() && rows[2]["failed"].as_str().unwrap().starts_with("not run: "), "{}", rows[2]);
     assert!(ran.out.contains("GFLOP/s") && ran.out.contains("cost/replay  not run: "), "{}", ran.out);
     assert!(place.read("a.svg").contains("matmul/64: "));
@@ -123,7 +124,7 @@ fn comparing_sees_ten_percent_and_not_itself() {
     // A result by hand: what a machine measures while tests run is not steady.
     let row = |name: &str, factor: f64| {
         let rounds: Vec<Vec<f64>> = [0.99, 1.0, 1.01].iter().map(|m| vec![m * factor; 5]).collect();
-        json!({"name": name, "about": "", "clock": "wall", "flops": 1e6, "bytes": 0.0, "rounds": rounds, "bits": "", "median_ms": factor,
+        json!({"name": name, "about": "", "clock": "wall", "flops": 1e6, "bytes": 0.0, "rounds": rounds, "bits": "", "host_ms": null, "launches": 1.0, "median_ms": factor,
                "spread": 0.0, "gflops": 1.0, "gb_s": null, "share": null, "unstable": false, "failed": null})
     };
     let file = |factor: f64| {
@@ -151,6 +152,7 @@ fn comparing_sees_ten_percent_and_not_itself() {
 fn unknown_probes_are_refused_and_the_list_has_all() {
     let place = Place::new();
     place.fails(&["bench", "matmul/65"], 1, &["there is no probe matmul/65", "did you mean matmul/64?", "the families are: peak, cost, train"]);
+    place.fails(&["bench", "--json", "absent/a.json"], 1, &["cannot write absent", "there is no folder absent"]);
     let list = place.done(&["bench", "--list"]).out;
     assert!(list.contains("peak/fma") && list.contains("train/resnet") && list.lines().count() > 40);
     assert!(place.done(&["bench", "--list", "--jsonl"]).out.contains("startup_lenet"));

@@ -134,6 +134,31 @@ fn the_bindings_of_a_long_chain_never_exceed_the_devices() {
 }
 
 #[test]
+fn rows_that_only_a_later_row_reads_join_its_kernel() {
+    for device in devices() {
+        let (x, z) = (tensor(1, &[6, 6], &device), tensor(2, &[6, 7], &device));
+        let sum = || z.sum(&[1], true);
+        // The exponential is recorded before the sum, and runs after it.
+        let joined = || {
+            let e = x.exp();
+            let s = sum();
+            &e * &s
+        };
+        assert_eq!(dispatches(&device, &joined()), 2, "{device:?}");
+        // Seen through a transpose as well, it needs a buffer.
+        let both = || {
+            let e = (&x * 1.0).exp();
+            let s = sum();
+            &e * &s + &e.t()
+        };
+        let (e, s) = (x.exp().to_vec::<f32>().unwrap(), sum().to_vec::<f32>().unwrap());
+        let want: Vec<f32> = (0..36).map(|i| e[i] * s[i / 6] + e[i % 6 * 6 + i / 6]).collect();
+        let got = both().to_vec::<f32>().unwrap();
+        assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() < 1e-5), "{device:?}: {got:?}");
+    }
+}
+
+#[test]
 fn every_row_of_the_tables_is_found_by_its_name() {
     assert!(all().all(|r| std::ptr::eq(row(r.name), r)));
 }

@@ -2,6 +2,8 @@
 
 use super::{bits, cpu, devices, gpu};
 use std::collections::HashSet;
+use wgrad::device::Caps;
+use wgrad::graph::watch;
 use wgrad::{Generator, Tensor};
 
 #[test]
@@ -44,5 +46,21 @@ fn uniforms_have_the_same_bits_everywhere_and_normals_agree() {
             let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst <= bound, "seed {seed} offset {offset}: {worst} of {bound}");
         }
+    }
+}
+
+#[test]
+fn a_random_tensor_that_is_held_is_drawn_once() {
+    for device in devices() {
+        let x = Tensor::randn([1000], &Generator::new(3), &device).unwrap();
+        let drawn = |f: &dyn Fn() -> Vec<f32>| {
+            let (values, seen) = watch(&Caps::floor(), f);
+            (values, seen.nodes.contains("normal"))
+        };
+        let (doubled, first) = drawn(&|| (&x * 2.0).to_vec().unwrap());
+        let (own, again) = drawn(&|| x.to_vec().unwrap());
+        let (tripled, later) = drawn(&|| (&x * 3.0).to_vec().unwrap());
+        assert_eq!((first, again, later), (true, false, false), "{device:?}");
+        assert!(own.iter().zip(&doubled).all(|(x, y)| x * 2.0 == *y) && own.iter().zip(&tripled).all(|(x, y)| x * 3.0 == *y), "{device:?}");
     }
 }
