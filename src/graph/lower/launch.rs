@@ -169,6 +169,12 @@ impl Call<'_, '_> {
         self.bind(name, slot, element, Access::Read)
     }
 
+    /// Bind input `n` to read under `name`, as `array<element>`.
+    pub fn read_input(self, name: &str, n: usize, element: &str) -> Self {
+        let slot = self.ctx.inputs[n].slot;
+        self.read(name, slot, element)
+    }
+
     /// Bind output `n` under `name`, with its own element type.
     ///
     /// # Errors

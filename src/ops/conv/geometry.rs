@@ -98,6 +98,11 @@ impl Geometry {
         self.kh * self.kw
     }
 
+    /// Whether a window is one element, and every element has one.
+    pub fn is_pointwise(&self) -> bool {
+        [self.kh, self.kw] == [1, 1] && self.stride == [1, 1] && self.padding == [0, 0]
+    }
+
     /// Terms of one output: the length of a weight's row.
     pub fn k(&self) -> usize {
         self.cg * self.taps()

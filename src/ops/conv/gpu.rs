@@ -7,7 +7,8 @@ use super::tiles;
 use crate::device::{Kind, Slot};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx};
-use crate::ops::matmul::{Family, split, sum_splits};
+use crate::ops::matmul::{Family, product, split, sum_splits};
+use crate::tensor::{Layout, Shape};
 
 /// Columns that one row of a workgroup's invocations owns, in all three kernels.
 const COLUMNS: usize = 32;
@@ -70,6 +71,17 @@ fn in_strips(ctx: &LaunchCtx<'_>) -> bool {
     Family::of(ctx.caps) != Family::Tiles
 }
 
+/// A convolution of single elements, or the gradient of its image: the product of the weight (turned round) and each image.
+fn pointwise(ctx: &mut LaunchCtx<'_>, g: &Geometry, grad: bool) -> Result<()> {
+    let (to, from, positions) = if grad { (g.cg, g.og, g.h * g.w) } else { (g.og, g.cg, g.h * g.w) };
+    let batch = [g.models, g.n, g.groups];
+    let shape = |rows: usize, columns: usize| Shape::new(&[batch[0], batch[1], batch[2], rows, columns]);
+    let (own, other) = if grad { (1, g.cg) } else { (g.cg, 1) };
+    let weight = [g.weight(), 0, g.og * g.cg, own, other].map(|s| s as isize);
+    let weight = Layout::new(shape(to, from), &weight, 0);
+    product(ctx, (1, &weight), (0, &Layout::contiguous(shape(from, positions))))
+}
+
 pub(super) fn forward(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let (count, k) = (g.models * g.n * g.result(), g.k());
     if count == 0 {
@@ -77,6 +89,9 @@ pub(super) fn forward(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     }
     if g.cg == 0 {
         return zeros(ctx, count);
+    }
+    if g.is_pointwise() {
+        return pointwise(ctx, g, false);
     }
     if in_tiles(ctx, g.og) {
         return tiles::image(ctx, g, false);
@@ -109,6 +124,9 @@ pub(super) fn input_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     }
     if terms == 0 {
         return zeros(ctx, count);
+    }
+    if g.is_pointwise() {
+        return pointwise(ctx, g, true);
     }
     if in_tiles(ctx, g.cg) {
         return tiles::image(ctx, g, true);

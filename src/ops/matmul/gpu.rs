@@ -5,7 +5,7 @@ use super::tiles::Tile;
 use super::{Dims, leading};
 use crate::device::{Caps, Kind, Slot};
 use crate::error::Result;
-use crate::graph::{Call, LaunchCtx, Operand};
+use crate::graph::{Call, LaunchCtx};
 use crate::tensor::Layout;
 
 /// Rows and columns that one invocation (rows) and one workgroup (columns) own in matmul.wgsl.
@@ -34,10 +34,10 @@ impl Reads {
 /// The widest reads that the operand's layout allows. `k` and `across` are the sizes; the strides are those of k and of rows (or columns).
 /// Depends on the model's sizes and on how it lies, never on a batch, so that a last batch of another size needs no other kernel: a lone column
 /// (`[k, 1]`, where k may be the batch) is not read along k, though it could be.
-fn reads(o: &Operand, k: (usize, isize), across: (usize, isize)) -> Reads {
+fn reads(aligned: bool, layout: &Layout, k: (usize, isize), across: (usize, isize)) -> Reads {
     let fours = |d: (usize, isize)| d.0.is_multiple_of(4) && d.1 == 1;
-    let lead = leading(&o.layout);
-    let even = o.aligned && lead.shape.iter().zip(lead.strides()).all(|(&n, &s)| n == 1 || s % 4 == 0);
+    let lead = leading(layout);
+    let even = aligned && lead.shape.iter().zip(lead.strides()).all(|(&n, &s)| n == 1 || s % 4 == 0);
     if even && fours(k) && across.1 % 4 == 0 {
         Reads::AlongK
     } else if even && fours(across) && k.1 % 4 == 0 {
@@ -138,54 +138,97 @@ impl Family {
     }
 }
 
+/// One operand of a product: which input of the launch it is, its strides from one row (of b: column) and from one term to the next, and how it is read.
+#[derive(Clone, Copy, Debug)]
+struct Side {
+    input: usize,
+    across: isize,
+    along: isize,
+    reads: Reads,
+}
+
+/// A product as kernels see it.
+#[derive(Debug)]
+struct Product {
+    batch: usize,
+    m: usize,
+    k: usize,
+    n: usize,
+    a: Side,
+    b: Side,
+    dims: Vec<(usize, isize, isize)>,
+}
+
+impl Product {
+    fn of(ctx: &LaunchCtx<'_>, (i, a): (usize, &Layout), (j, b): (usize, &Layout)) -> Product {
+        let Dims { batch, m, k, n } = Dims::of(&a.shape, &b.shape);
+        let lead = a.shape.rank() - 2;
+        let (sa, sb) = (a.strides(), b.strides());
+        let (a_row, a_col, b_row, b_col) = (sa[lead], sa[lead + 1], sb[lead], sb[lead + 1]);
+        let read_a = reads(ctx.inputs[i].aligned, a, (k, a_col), (m, a_row));
+        let read_b = reads(ctx.inputs[j].aligned, b, (k, b_row), (n, b_col));
+        let a_side = Side { input: i, across: a_row, along: a_col, reads: read_a };
+        let b_side = Side { input: j, across: b_col, along: b_row, reads: read_b };
+        Product { batch, m, k, n, a: a_side, b: b_side, dims: batch_dims(&leading(a), &leading(b)) }
+    }
+
+    fn count(&self) -> usize {
+        self.batch * self.m * self.n
+    }
+
+    /// The operands and the words that all kernels share: rows and columns as the kernel sees them, in `tiles` of each and `(parts, terms of one)`.
+    fn words<'c, 'a>(&self, call: Call<'c, 'a>, turned: bool, tiles: [usize; 2], (parts, each): (usize, usize)) -> Call<'c, 'a> {
+        let (rows, columns, sizes) = if turned { (self.b, self.a, [self.n, self.m]) } else { (self.a, self.b, [self.m, self.n]) };
+        let mut call = call.read_input("a", rows.input, rows.reads.element()).read_input("b", columns.input, columns.reads.element());
+        call = call.u32s(&sizes).u32(self.k).offset(rows.input).offset(columns.input);
+        call = call.stride(rows.across).stride(rows.along).stride(columns.along).stride(columns.across);
+        call = call.u32s(&tiles).u32s(&[parts, each, self.dims.len(), self.count(), self.batch]);
+        for d in 0..6 {
+            let (size, sa, sb) = self.dims.get(d).copied().unwrap_or((1, 0, 0));
+            let (sa, sb) = if turned { (sb, sa) } else { (sa, sb) };
+            call = call.u32(size).stride(sa).stride(sb).u32(0);
+        }
+        call.flops(2 * (self.count() * self.k) as u64)
+    }
+}
+
 pub(super) fn launch(ctx: &mut LaunchCtx<'_>) -> Result<()> {
-    let (a, b) = (&ctx.inputs[0], &ctx.inputs[1]);
-    let Dims { batch, m, k, n } = Dims::of(&a.layout.shape, &b.layout.shape);
-    let count = batch * m * n;
+    let (a, b) = (ctx.inputs[0].layout, ctx.inputs[1].layout);
+    product(ctx, (0, &a), (1, &b))
+}
+
+/// Launch the product of two inputs, seen through these layouts: `[batch.., m, k]` and `[batch.., k, n]`. Output 0 is the result.
+pub(in crate::ops) fn product(ctx: &mut LaunchCtx<'_>, a: (usize, &Layout), b: (usize, &Layout)) -> Result<()> {
+    let p = Product::of(ctx, a, b);
+    let count = p.count();
     if count == 0 {
         return Ok(());
     }
-    if k == 0 {
+    if p.k == 0 {
         // An empty sum: zeros, through the epilogue.
         return ctx.call("map")?.u32(count).with_epilogue()?.grid_linear(count.div_ceil(64));
     }
-    let lead = a.layout.shape.rank() - 2;
-    let (sa, sb) = (a.layout.strides(), b.layout.strides());
-    let (a_row, a_col, b_row, b_col) = (sa[lead], sa[lead + 1], sb[lead], sb[lead + 1]);
-    let (read_a, read_b) = (reads(a, (k, a_col), (m, a_row)), reads(b, (k, b_row), (n, b_col)));
-    let dims = batch_dims(&leading(&a.layout), &leading(&b.layout));
     match Family::of(ctx.caps) {
-        Family::Tiles => return tiles(ctx, (read_a, read_b), &dims),
-        Family::Lanes => return lanes(ctx, (read_a, read_b), &dims),
-        Family::Blocks => {}
+        Family::Tiles => tiles(ctx, &p),
+        Family::Lanes => lanes(ctx, &p),
+        Family::Blocks => blocks(ctx, &p),
     }
-    let (parts, each) = split(m.div_ceil(ROWS) * n.div_ceil(32), k);
-    let wide = n > 32;
-    let (tiles_m, tiles_n) = (m.div_ceil(ROWS), n.div_ceil(if wide { 64 } else { 32 }));
-    let (slot_a, slot_b) = (a.slot, b.slot);
-    let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
-    let mut call = ctx.call("matmul")?.set("WIDE", wide);
-    call = widen(call, "a", read_a, "u[0].x", "u[1].z");
-    call = widen(call, "b", read_b, "u[0].y", "u[1].w");
-    call = call.read("a", slot_a, read_a.element()).read("b", slot_b, read_b.element());
-    call = call.u32s(&[m, n, k]).offset(0).offset(1).stride(a_row).stride(a_col).stride(b_row).stride(b_col);
-    call = call.u32s(&[tiles_m, tiles_n, parts, each, dims.len(), count, batch]);
-    call = batches(call, &dims, false);
-    call = call.flops(2 * (count * k) as u64);
-    let groups = batch * parts * tiles_m * tiles_n;
-    let Some(scratch) = scratch else { return call.with_epilogue()?.grid_linear(groups) };
-    call.write("y", scratch, "f32").grid_linear(groups)?;
-    sum_splits(ctx, scratch, count, parts)
 }
 
-/// The words of the batch dimensions; `turned`: those of b first.
-fn batches<'c, 'a>(mut call: Call<'c, 'a>, dims: &[(usize, isize, isize)], turned: bool) -> Call<'c, 'a> {
-    for d in 0..6 {
-        let (size, sa, sb) = dims.get(d).copied().unwrap_or((1, 0, 0));
-        let (sa, sb) = if turned { (sb, sa) } else { (sa, sb) };
-        call = call.u32(size).stride(sa).stride(sb).u32(0);
-    }
-    call
+/// The product in register blocks: matmul.wgsl.
+fn blocks(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
+    let (count, wide) = (p.count(), p.n > 32);
+    let split = split(p.m.div_ceil(ROWS) * p.n.div_ceil(32), p.k);
+    let tiles = [p.m.div_ceil(ROWS), p.n.div_ceil(if wide { 64 } else { 32 })];
+    let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
+    let mut call = ctx.call("matmul")?.set("WIDE", wide);
+    call = widen(call, "a", p.a.reads, "u[0].x", "u[1].z");
+    call = widen(call, "b", p.b.reads, "u[0].y", "u[1].w");
+    call = p.words(call, false, tiles, split);
+    let groups = p.batch * split.0 * tiles[0] * tiles[1];
+    let Some(scratch) = scratch else { return call.with_epilogue()?.grid_linear(groups) };
+    call.write("y", scratch, "f32").grid_linear(groups)?;
+    sum_splits(ctx, scratch, count, split.0)
 }
 
 /// The second pass of a split sum.
@@ -194,59 +237,42 @@ pub(in crate::ops) fn sum_splits(ctx: &mut LaunchCtx<'_>, scratch: Slot, count: 
 }
 
 /// The product where lanes read for each other: matmul_lanes.wgsl.
-fn lanes(ctx: &mut LaunchCtx<'_>, (read_a, read_b): (Reads, Reads), dims: &[(usize, isize, isize)]) -> Result<()> {
-    let Dims { batch, m, k, n } = Dims::of(&ctx.inputs[0].layout.shape, &ctx.inputs[1].layout.shape);
-    let count = batch * m * n;
-    // Rows and columns as the kernel sees them: size, operand, its stride across and along k, how it is read, stride in y.
-    let side = |i: usize, size: usize, reads: Reads, y: usize| {
-        let o = &ctx.inputs[i];
-        let s = &o.layout.strides()[o.layout.shape.rank() - 2..];
-        let (across, along) = if i == 0 { (s[0], s[1]) } else { (s[1], s[0]) };
-        (size, i, across, along, reads, y)
-    };
-    let (own_rows, own_columns) = (side(0, m, read_a, n), side(1, n, read_b, 1));
-    let turned = Lanes::turned(n);
-    let (rows, columns) = if turned { (own_columns, own_rows) } else { (own_rows, own_columns) };
-    let lanes = Lanes::new(rows.4, columns.4, n);
-    let fours = !turned && n.is_multiple_of(4);
-    let (tiles_m, tiles_n) = (rows.0.div_ceil(lanes.rows()), columns.0.div_ceil(8 * lanes.columns()));
-    let (parts, each) = split(tiles_m * tiles_n, k);
-    let (slot_a, slot_b) = (ctx.inputs[rows.1].slot, ctx.inputs[columns.1].slot);
-    let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
+fn lanes(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
+    let (count, turned) = (p.count(), Lanes::turned(p.n));
+    // Rows and columns as the kernel sees them.
+    let (rows, columns, sizes) = if turned { (p.b, p.a, [p.n, p.m]) } else { (p.a, p.b, [p.m, p.n]) };
+    let lanes = Lanes::new(rows.reads, columns.reads, p.n);
+    let fours = !turned && p.n.is_multiple_of(4);
+    let tiles = [sizes[0].div_ceil(lanes.rows()), sizes[1].div_ceil(8 * lanes.columns())];
+    let split = split(tiles[0] * tiles[1], p.k);
+    let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let mut call = ctx.call("matmul_lanes")?.set("ROWS", format!("{}u", lanes.rows())).set("COLUMNS", format!("{}u", lanes.columns()));
     call = call.set("FOURS", fours).hook("multiply", &lanes.multiply());
-    if columns.4 == Reads::Across {
+    if columns.reads == Reads::Across {
         // Four at a time from a multiple of four: past the end, the last four are read again.
         call = call.hook("columns_at", "    return vec4<u32>(base + min(col, u[0].y - 4u));");
     }
-    call = call.read("a", slot_a, rows.4.element()).read("b", slot_b, columns.4.element());
-    call = call.u32s(&[rows.0, columns.0, k]).offset(rows.1).offset(columns.1);
-    call = call.stride(rows.2).stride(rows.3).stride(columns.3).stride(columns.2);
-    call = call.u32s(&[tiles_m, tiles_n, parts, each, dims.len(), count, batch]);
-    call = batches(call, dims, turned).u32s(&[rows.5, columns.5, 0, 0]).flops(2 * (count * k) as u64);
-    let groups = batch * parts * tiles_m * tiles_n;
+    let steps = if turned { [1, p.n, 0, 0] } else { [p.n, 1, 0, 0] };
+    call = p.words(call, turned, tiles, split).u32s(&steps);
+    let groups = p.batch * split.0 * tiles[0] * tiles[1];
     let Some(scratch) = scratch else { return call.with_epilogue_of(fours)?.grid_linear(groups) };
     call.write_of(fours, "y", scratch).grid_linear(groups)?;
-    sum_splits(ctx, scratch, count, parts)
+    sum_splits(ctx, scratch, count, split.0)
 }
 
 /// The product in tiles of workgroup memory: matmul_tiles.wgsl.
-fn tiles(ctx: &mut LaunchCtx<'_>, (read_a, read_b): (Reads, Reads), dims: &[(usize, isize, isize)]) -> Result<()> {
-    let (a, b) = (&ctx.inputs[0], &ctx.inputs[1]);
-    let Dims { batch, m, k, n } = Dims::of(&a.layout.shape, &b.layout.shape);
-    let count = batch * m * n;
-    let lead = a.layout.shape.rank() - 2;
-    let (sa, sb) = (a.layout.strides(), b.layout.strides());
-    let (a_row, a_col, b_row, b_col) = (sa[lead], sa[lead + 1], sb[lead], sb[lead + 1]);
-    let tile = Tile::of(n, false);
-    let (tiles_m, tiles_n) = (m.div_ceil(tile.rows), n.div_ceil(tile.columns));
-    let (parts, each) = split_fine(tiles_m * tiles_n, k);
-    let fours = n.is_multiple_of(4);
-    let (slot_a, slot_b) = (a.slot, b.slot);
-    let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
+fn tiles(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
+    let count = p.count();
+    let tile = Tile::of(p.n, false);
+    let tiles = [p.m.div_ceil(tile.rows), p.n.div_ceil(tile.columns)];
+    let split = split_fine(tiles[0] * tiles[1], p.k);
+    let fours = p.n.is_multiple_of(4);
+    let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let mut call = tile.constants(ctx.call("matmul_tiles")?).set("FOURS", fours);
-    call = call.hook("product", &tile.product(read_a == Reads::AlongK, read_b == Reads::AlongK));
-    for (name, reads, places, at, size, step) in [("a", read_a, "rows_at", "row", "u[0].x", "u[1].z"), ("b", read_b, "columns_at", "col", "u[0].y", "u[1].w")] {
+    call = call.hook("product", &tile.product(p.a.reads == Reads::AlongK, p.b.reads == Reads::AlongK));
+    for (name, reads, places, at, size, step) in
+        [("a", p.a.reads, "rows_at", "row", "u[0].x", "u[1].z"), ("b", p.b.reads, "columns_at", "col", "u[0].y", "u[1].w")]
+    {
         call = match reads {
             Reads::Single => call,
             Reads::AlongK => {
@@ -262,14 +288,11 @@ fn tiles(ctx: &mut LaunchCtx<'_>, (read_a, read_b): (Reads, Reads), dims: &[(usi
                 .hook(&format!("{name}1"), &format!("    return {name}[(p.x + k * {step}) >> 2u];")),
         };
     }
-    call = call.read("a", slot_a, read_a.element()).read("b", slot_b, read_b.element());
-    call = call.u32s(&[m, n, k]).offset(0).offset(1).stride(a_row).stride(a_col).stride(b_row).stride(b_col);
-    call = call.u32s(&[tiles_m, tiles_n, parts, each, dims.len(), count, batch]);
-    call = batches(call, dims, false).flops(2 * (count * k) as u64);
-    let groups = batch * parts * tiles_m * tiles_n;
+    call = p.words(call, false, tiles, split);
+    let groups = p.batch * split.0 * tiles[0] * tiles[1];
     let Some(scratch) = scratch else { return call.with_epilogue_of(fours)?.grid_linear(groups) };
     call.write_of(fours, "y", scratch).grid_linear(groups)?;
-    sum_splits(ctx, scratch, count, parts)
+    sum_splits(ctx, scratch, count, split.0)
 }
 
 #[cfg(test)]

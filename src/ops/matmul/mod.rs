@@ -5,7 +5,7 @@ mod lanes;
 mod table;
 mod tiles;
 
-pub(super) use gpu::{Family, lanes_share, split, split_fine, sum_splits};
+pub(super) use gpu::{Family, lanes_share, product, split, split_fine, sum_splits};
 pub(super) use table::OPS;
 pub(super) use tiles::Tile;
 
