@@ -15,7 +15,7 @@ const MOST_SUMS: usize = 192;
 /// Neighbours that a step reads at most: a wide kernel over many steps would make a long text.
 const MOST_NEIGHBOURS: isize = 40;
 /// What one load costs, in products.
-const LOAD: usize = 60;
+const LOAD: usize = 100;
 
 /// Rows of blocks that cut `count` evenly, none longer than `most`.
 pub(super) fn even(count: usize, most: usize) -> usize {
@@ -103,9 +103,12 @@ impl Strips {
             let loads = channels * w.reads.loads(w.first, w.last) + rows.div_ceil(8) * (channels * flow.kernel).div_ceil(4);
             (loads * LOAD + rows * strip * channels * flow.kernel) * flow.to[2].div_ceil(strip)
         };
-        (1..=4)
+        (1..=8)
             .map(|n| 4 * n * flow.step())
-            .filter_map(|strip| Some((strip, flow.window(strip, reads)?)))
+            .filter_map(|strip| {
+                let window = flow.window(strip, reads)?;
+                Some((strip, if strip < flow.to[2] { window } else { window.within(flow.from[2])? }))
+            })
             .filter(|(strip, w)| w.last - w.first < MOST_NEIGHBOURS && (rows * strip <= MOST_SUMS || *strip == 4))
             .min_by_key(|(strip, w)| cost(w, *strip))
             .map(|(strip, window)| Strips { flow, rows, strip, channels, window })
@@ -153,9 +156,11 @@ impl Strips {
         for c in 0..self.channels {
             for (n, kx) in (0..self.vectors()).flat_map(|n| (0..f.kernel).map(move |kx| (n, kx))) {
                 let Some((first, step)) = f.four(n, kx, self.strip) else { continue };
+                // What is all padding adds nothing.
+                let Some(four) = w.four(&format!("x{c}_"), first, step) else { continue };
                 let count = made.len();
                 made.entry((c, first, step)).or_insert_with(|| {
-                    let _ = writeln!(out, "    let v{count} = {};", w.four(&format!("x{c}_"), first, step));
+                    let _ = writeln!(out, "    let v{count} = {four};");
                     format!("v{count}")
                 });
             }
@@ -177,8 +182,9 @@ impl Strips {
                 let mut terms = Vec::new();
                 for (c, kx) in (0..self.channels).flat_map(|c| (0..f.kernel).map(move |kx| (c, kx))) {
                     let Some((first, step)) = f.four(n, kx, self.strip) else { continue };
+                    let Some(four) = made.get(&(c, first, step)) else { continue };
                     let tap = c * f.kernel + kx;
-                    terms.push(format!("r{r}_{}.{} * {}", tap / 4, ["x", "y", "z", "w"][tap % 4], made[&(c, first, step)]));
+                    terms.push(format!("r{r}_{}.{} * {}", tap / 4, ["x", "y", "z", "w"][tap % 4], four));
                 }
                 if !terms.is_empty() {
                     let _ = writeln!(out, "    s[{}] += {};", r * self.vectors() + n, terms.join(" + "));
@@ -220,6 +226,8 @@ impl Strips {
         }
         finish += "    }\n";
         let pads = |d: usize| f.grad || g.padding[d] > 0;
+        // A strip that is a whole row knows which columns are padding.
+        let pads_columns = pads(1) && strips > 1;
         let shares = lanes_share(ctx.caps);
         let reads = self.window.reads;
         let mut call = ctx.call("strips")?.set("GRAD", f.grad).set("FOURS", fours);
@@ -238,7 +246,7 @@ impl Strips {
         }
         let masks: Vec<String> = self.window.masks("column", "u[1].y").iter().enumerate().map(|(n, m)| format!("    mask[{n}] = {m};")).collect();
         call = call.hook("columns", &masks.join("\n")).hook("flush", &clear).hook("finish", &finish);
-        call = call.hook("step", &self.step(shares, pads(0), pads(1)));
+        call = call.hook("step", &self.step(shares, pads(0), pads_columns));
         call = call.hook("limit", &format!("    return {};", reads.limit("u[5].x", "u[5].y")));
         call = call.read("x", slot_x, reads.element()).read("w", packed, "vec4<f32>");
         call = call.u32s(&[to, rows_to * columns_to, from, height * width, height, width, rows_to, columns_to]);

@@ -29,6 +29,8 @@ pub(super) struct WeightStrips {
     strip: usize,
     full: usize,
     rest: usize,
+    /// Of a row of x.
+    width: usize,
     reads_x: Reads,
     reads_g: Reads,
 }
@@ -48,6 +50,7 @@ impl WeightStrips {
             strip: 0,
             full: 0,
             rest: 0,
+            width: g.w,
             reads_x,
             reads_g,
         };
@@ -65,8 +68,15 @@ impl WeightStrips {
         (position * self.stride + kx * self.dilation) as isize - self.padding as isize
     }
 
+    /// Whether one step takes a whole row.
+    fn is_whole(&self) -> bool {
+        self.full == 1 && self.rest == 0
+    }
+
     fn x(&self, positions: usize) -> Window {
-        Window { reads: self.reads_x, first: self.neighbour(0, 0), last: self.neighbour(positions - 1, self.kernel - 1) }
+        let window = Window { reads: self.reads_x, first: self.neighbour(0, 0), last: self.neighbour(positions - 1, self.kernel - 1) };
+        // A step that is a whole row knows which columns are padding.
+        if self.is_whole() { window.within(self.width).unwrap_or(window) } else { window }
     }
 
     fn g(&self, positions: usize) -> Window {
@@ -108,9 +118,11 @@ impl WeightStrips {
                 out += &g.read("g", &name, &format!("first + min({r}u, channels - 1u) * u[0].y"), "last.x", |_| None);
             }
             for kx in 0..self.kernel {
-                let terms: Vec<String> =
-                    (0..positions).map(|p| format!("{} * {}", g.element(&name, p as isize), x.element("x", self.neighbour(p, kx)))).collect();
-                let _ = writeln!(out, "    s[{}] += {};", r * self.kernel + kx, terms.join(" + "));
+                let term = |p: usize| Some(format!("{} * {}", g.element(&name, p as isize)?, x.element("x", self.neighbour(p, kx))?));
+                let terms: Vec<String> = (0..positions).filter_map(term).collect();
+                if !terms.is_empty() {
+                    let _ = writeln!(out, "    s[{}] += {};", r * self.kernel + kx, terms.join(" + "));
+                }
             }
         }
         out
@@ -140,7 +152,7 @@ impl WeightStrips {
         }
         finish += "    }\n";
         let shares = lanes_share(ctx.caps);
-        let (pads_rows, pads_columns) = (g.padding[0] > 0, g.padding[1] > 0);
+        let (pads_rows, pads_columns) = (g.padding[0] > 0, g.padding[1] > 0 && !self.is_whole());
         let mut call = ctx.call("strips_weight")?;
         for (name, value) in [("ROWS", self.rows), ("SUMS", sums), ("STRIP", self.strip), ("REST", self.rest), ("ACROSS", self.stride)] {
             call = call.set(name, format!("{value}u"));

@@ -72,20 +72,29 @@ impl Window {
         (self.last - self.origin()) as usize / 4 + 1
     }
 
-    /// The neighbour's component.
-    pub fn element(&self, name: &str, neighbour: isize) -> String {
-        let i = (neighbour - self.origin()) as usize;
-        format!("{name}{}.{}", i / 4, LANES[i % 4])
+    /// The same without what lies outside of a row of `width` that the place is the beginning of: it is known to be padding, and never read.
+    pub fn within(self, width: usize) -> Option<Window> {
+        let (first, last) = (self.first.max(0), self.last.min(width as isize - 1));
+        (first <= last).then_some(Window { first, last, ..self })
     }
 
-    /// Four components: neighbours `first`, `first + step`, ..; a whole vector where they are one.
-    pub fn four(&self, name: &str, first: isize, step: isize) -> String {
+    /// The neighbour's component; none where it was left out.
+    pub fn element(&self, name: &str, neighbour: isize) -> Option<String> {
+        let i = (neighbour - self.origin()) as usize;
+        (self.first..=self.last).contains(&neighbour).then(|| format!("{name}{}.{}", i / 4, LANES[i % 4]))
+    }
+
+    /// Four components: neighbours `first`, `first + step`, ..; a whole vector where they are one, none where all were left out.
+    pub fn four(&self, name: &str, first: isize, step: isize) -> Option<String> {
         let i = first - self.origin();
-        if step == 1 && i % 4 == 0 {
-            return format!("{name}{}", i / 4);
+        if step == 1 && i % 4 == 0 && first >= self.first && first + 3 <= self.last {
+            return Some(format!("{name}{}", i / 4));
         }
-        let parts: Vec<String> = (0..4).map(|n| self.element(name, first + n * step)).collect();
-        format!("vec4<f32>({})", parts.join(", "))
+        let parts: Vec<Option<String>> = (0..4).map(|n| self.element(name, first + n * step)).collect();
+        parts.iter().any(Option::is_some).then(|| {
+            let parts: Vec<&str> = parts.iter().map(|p| p.as_deref().unwrap_or("0.0")).collect();
+            format!("vec4<f32>({})", parts.join(", "))
+        })
     }
 
     /// Lines that read the neighbours of element `at` of `buffer` into `name0`, `name1`, ..; no index passes `limit`. `mask` gives the bits that stay of a
