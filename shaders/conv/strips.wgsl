@@ -1,11 +1,11 @@
 // Convolution, and the gradient of its image, in strips: a lane owns ROWS channels x STRIP neighbours of one row of y. It reads what they need of a row of x
-// once, for all steps of the kernel across. No barriers; lanes lie along strips. w is packed (pack_strips.wgsl).
+// once, for all steps of the kernel across. No barriers; lanes lie along strips. For the gradient, w is packed (pack_strips.wgsl).
 // u[0]: channels of a group and elements of a plane, of y and of x   u[1]: height and width, of x and of y
 // u[2]: images of a model, groups, models, strips of a row           u[3]: height of the kernel, tiles of strips, blocks of channels of y, phases
-// u[4]: rows of a phase; stride, padding, dilation down               u[5]: offset of x, elements of x, vectors of w in a step
+// u[4]: rows of a phase; stride, padding, dilation down               u[5]: offset of x, elements of x, elements of w in a row of the kernel, offset of w
 @group(0) @binding(0) var<uniform> u: array<vec4<u32>, 6>;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> w: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 // Whether x is the gradient of the outputs and y that of the image. Rows of y then come in phases: those of one phase meet the same rows of the kernel.
@@ -17,6 +17,8 @@ const STRIP: u32 = 4u;
 const VECTORS: u32 = 1u;
 const SPAN: u32 = 1u;
 const STEP: u32 = 1u;
+// Whether lanes read w for each other: each one row of eight.
+const SHARES: bool = false;
 // Channels of x in a step, and the terms of one.
 const CHANNELS: u32 = 1u;
 const TERMS: u32 = 1u;
@@ -35,6 +37,8 @@ const MASKS: u32 = 1u;
 var<private> s: array<vec4<f32>, ROWS * VECTORS>;
 var<private> t: array<vec4<f32>, ROWS * VECTORS>;
 var<private> mask: array<vec4<u32>, MASKS>;
+// How far the rows of w that the lane reads lie behind the first of the block; past the last row, that one is read again (and not stored).
+var<private> own: array<u32, ROWS>;
 
 fn epilogue(i: u32, v: Stored) {
     y[i] = v;
@@ -59,7 +63,7 @@ fn columns(column: u32) {
 
 // Hook: add one step to s. `at` is where the row lies in x, `row` what stays of its bits, `p` where the step's weights begin, `channel` the first in x.
 fn step(at: u32, row: u32, p: u32, lane: u32, channel: u32, limit: u32) {
-    s[0] += w[p].x * x[min(at >> 2u, limit)];
+    s[0] += w[p + own[0]] * x[min(at >> 2u, limit)];
 }
 
 // Hook: the last index of x.
@@ -134,6 +138,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     let last = limit();
     let block = u[3].x * u[5].z;
     var p = (id * ((u[0].z + CHANNELS - 1u) / CHANNELS)) * block;
+    var next_p = block;
+    if !GRAD {
+        let length = u[0].z * block;
+        p = u[5].w + (z * u[0].x + row) * length;
+        next_p = CHANNELS * block;
+        for (var r = 0u; r < ROWS; r++) {
+            own[r] = min(select(r, r * 8u + lid.x, SHARES), u[0].x - 1u - row) * length;
+        }
+    }
     var plane = u[5].x + before * u[0].z * u[0].w + reads;
     var terms = 0u;
     for (var channel = 0u; channel < u[0].z; channel += CHANNELS) {
@@ -147,7 +160,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
                 terms = 0u;
             }
         }
-        p += block;
+        p += next_p;
         plane += CHANNELS * u[0].w;
     }
     flush();

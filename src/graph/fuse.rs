@@ -261,7 +261,8 @@ impl Fuser<'_> {
                 && (group.phase, group.numel) == (own.phase, own.numel)
                 && group.rows.len() + own.rows.len() < MAX_ROWS
                 && self.pointwise(&node, from)
-                && !group.rows.iter().any(|&r| self.alone[r as usize] || self.stored[r as usize] != 0 || self.reads_what_changes(r))
+                && !group.rows.iter().any(|&r| self.alone[r as usize] || self.stored[r as usize] != 0)
+                && !(group.rows.iter().any(|&r| self.reads_what_changes(r)) && self.overwrites(from, g))
                 && group.rows.iter().all(|&r| {
                     let by_i = node.inputs.iter().filter(|x| x.src == Src::Node(r, 0)).count() as u32;
                     self.readers[r as usize][0] == self.read_by(r, &group.rows) + by_i
@@ -275,12 +276,22 @@ impl Fuser<'_> {
         }
     }
 
-    /// Whether row `r` reads memory that a kernel after it may overwrite: leaves, and what lies in an arena.
+    /// Whether row `r` reads memory that another kernel may overwrite: leaves, and what lies in an arena.
     fn reads_what_changes(&self, r: u32) -> bool {
         self.node(r).inputs.iter().any(|x| match x.src {
             Src::Leaf(_) => true,
-            Src::Node(m, _) => self.node(m).op.arenas().is_some() || self.canon.outputs.iter().any(|o| o.node == m && o.place != Place::Pool),
+            Src::Node(m, _) => self.in_arena(m),
         })
+    }
+
+    /// Whether a node's results lie in arenas, where they take the place of older ones.
+    fn in_arena(&self, n: u32) -> bool {
+        self.node(n).op.arenas().is_some() || self.canon.outputs.iter().any(|o| o.node == n && o.place != Place::Pool)
+    }
+
+    /// Whether a kernel after `from`, up to `to`, overwrites anything.
+    fn overwrites(&self, from: u32, to: u32) -> bool {
+        self.groups[from as usize + 1..=to as usize].iter().any(|g| g.nodes().any(|n| self.in_arena(n)))
     }
 
     fn inlined(&self, x: &CanonInput) -> bool {

@@ -166,16 +166,33 @@ impl Strips {
             }
         }
         let room = self.room();
+        // Four steps of one row of the weight: of a packed one a vector, else as they lie.
+        let four = |q: usize, packed: String, own: usize| {
+            if f.grad {
+                return packed;
+            }
+            let tap = |n: usize| match (n / f.kernel, n % f.kernel) {
+                (c, _) if c >= self.channels => "0.0".to_string(),
+                (0, kx) => format!("w[p + own[{own}] + {kx}u]"),
+                (c, kx) => {
+                    let at = format!("p + own[{own}] + {c}u * u[3].x * u[5].z + {kx}u");
+                    let there = format!("channel + {c}u < u[0].z");
+                    format!("select(0.0, w[select(p, {at}, {there})], {there})")
+                }
+            };
+            format!("vec4<f32>({})", [0, 1, 2, 3].map(|n| tap(q * 4 + n)).join(", "))
+        };
         if shares {
             for q in 0..self.taps() {
                 for eight in 0..self.rows.div_ceil(8) {
-                    let _ = writeln!(out, "    let w{eight}_{q} = w[p + lane + {}u];", q * room + eight * 8);
+                    let value = four(q, format!("w[p + lane + {}u]", q * room + eight * 8), eight);
+                    let _ = writeln!(out, "    let w{eight}_{q} = {value};");
                 }
             }
         }
         for r in 0..self.rows {
             for q in 0..self.taps() {
-                let value = if shares { format!("subgroupBroadcast(w{}_{q}, {}u)", r / 8, r % 8) } else { format!("w[p + {}u]", q * room + r) };
+                let value = if shares { format!("subgroupBroadcast(w{}_{q}, {}u)", r / 8, r % 8) } else { four(q, format!("w[p + {}u]", q * room + r), r) };
                 let _ = writeln!(out, "    let r{r}_{q} = {value};");
             }
             for n in 0..self.vectors() {
@@ -200,12 +217,14 @@ impl Strips {
         let (slot_x, slot_w) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
         let (blocks, steps, taps, room) = (to.div_ceil(self.rows), from.div_ceil(self.channels), self.taps(), self.room());
         let units = g.models * g.groups * blocks * steps * g.kh;
-        let packed = ctx.scratch(units * taps * room * 16);
-        let (own, other) = if f.grad { (g.taps(), g.k()) } else { (g.k(), g.taps()) };
-        let call = ctx.call("pack_strips")?.set("ROWS", format!("{}u", self.rows)).set("ROOM", format!("{room}u"));
-        let call = call.set("CHANNELS", format!("{}u", self.channels)).read("w", slot_w, "f32").write("packed", packed, "vec4<f32>");
-        let call = call.u32(units * room).offset(1).u32s(&[to, from, own, other, g.og * g.k(), g.kh, f.kernel, blocks, taps, 0]);
-        call.grid_linear((units * room).div_ceil(64))?;
+        // The gradient meets the weight turned round, which a small copy makes short to read. Forward it is read as it lies: rows behind it keep one launch.
+        let (weight, element) = if f.grad { (ctx.scratch(units * taps * room * 16), "vec4<f32>") } else { (slot_w, "f32") };
+        if f.grad {
+            let call = ctx.call("pack_strips")?.set("ROWS", format!("{}u", self.rows)).set("ROOM", format!("{room}u"));
+            let call = call.set("CHANNELS", format!("{}u", self.channels)).read("w", slot_w, "f32").write("packed", weight, "vec4<f32>");
+            let call = call.u32(units * room).offset(1).u32s(&[to, from, g.taps(), g.k(), g.og * g.k(), g.kh, f.kernel, blocks, taps, 0]);
+            call.grid_linear((units * room).div_ceil(64))?;
+        }
 
         let phases = if f.grad { g.stride[0] } else { 1 };
         let (down, strips) = (rows_to.div_ceil(phases), columns_to.div_ceil(self.strip));
@@ -230,7 +249,7 @@ impl Strips {
         let pads_columns = pads(1) && strips > 1;
         let shares = lanes_share(ctx.caps);
         let reads = self.window.reads;
-        let mut call = ctx.call("strips")?.set("GRAD", f.grad).set("FOURS", fours);
+        let mut call = ctx.call("strips")?.set("GRAD", f.grad).set("FOURS", fours).set("SHARES", shares);
         for (name, value) in [
             ("ROWS", self.rows),
             ("STRIP", self.strip),
@@ -248,10 +267,11 @@ impl Strips {
         call = call.hook("columns", &masks.join("\n")).hook("flush", &clear).hook("finish", &finish);
         call = call.hook("step", &self.step(shares, pads(0), pads_columns));
         call = call.hook("limit", &format!("    return {};", reads.limit("u[5].x", "u[5].y")));
-        call = call.read("x", slot_x, reads.element()).read("w", packed, "vec4<f32>");
+        call = call.read("x", slot_x, reads.element()).read("w", weight, element);
         call = call.u32s(&[to, rows_to * columns_to, from, height * width, height, width, rows_to, columns_to]);
         call = call.u32s(&[g.n, g.groups, g.models, strips, g.kh, tiles, blocks, phases, down, g.stride[0], g.padding[0], g.dilation[0]]);
-        call = call.offset(0).u32s(&[g.models * g.n * g.groups * from * height * width, taps * room, 0]);
+        call = call.offset(0).u32s(&[g.models * g.n * g.groups * from * height * width, if f.grad { taps * room } else { f.kernel }]);
+        call = if f.grad { call.u32(0) } else { call.offset(1) };
         call = call.flops(2 * g.models as u64 * g.work() as u64);
         call.with_epilogue_of(fours)?.grid_linear(tiles * phases * blocks * g.groups * g.models)
     }
