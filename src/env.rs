@@ -41,7 +41,7 @@ pub static FLAGS: &[Flag] = &[
         "",
         "device to use where none is named: cpu, gpu, gpu:N, auto, or part of a name; empty: a hardware GPU if there is one, else the CPU",
     ),
-    row("WGRAD_DEBUG", Kind::Number(4), "0", "what to tell on standard error: 1 devices, 2 also runs and their time, 3 also plans, 4 also WGSL"),
+    row("WGRAD_DEBUG", Kind::Number(4), "0", "what to tell on standard error: 1 devices, 2 also runs and the time of each launch, 3 also plans, 4 also WGSL"),
     row("WGRAD_MAX_PENDING", Kind::Number(u64::MAX), "20000", "pending nodes above which a graph is executed without being asked for"),
     row("WGRAD_MAX_PENDING_BYTES", Kind::Bytes, "16G", "bytes of pending nodes' values above which a graph is executed"),
     row("WGRAD_SUBMIT_MS", Kind::Number(u64::MAX), "250", "device time in ms above which a step on a hardware GPU is split into several submits"),
