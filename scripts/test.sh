@@ -21,14 +21,14 @@ phase() {
 
 examples() {
     for file in examples/*.rs; do
-        name=$(basename "$file" .rs)
+        example=$(basename "$file" .rs)
         # The first lines of an example say how it is run; those that take minutes say so.
         if sed -n 1,5p "$file" | grep -q 'Takes minutes'; then
-            echo "-- $name: not run here, it takes minutes"
+            echo "-- $example: not run here, it takes minutes"
             continue
         fi
-        echo "-- $name"
-        "$CARGO" run --release --quiet --example "$name"
+        echo "-- $example"
+        "$CARGO" run --release --quiet --example "$example"
     done
 }
 
