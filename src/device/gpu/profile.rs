@@ -23,12 +23,17 @@ impl Gpu {
             return Ok(None);
         }
         let launches = launches.min(wgpu::QUERY_SET_MAX_QUERIES as usize / 2) as u32;
-        let descriptor = wgpu::QuerySetDescriptor { label: Some("profile"), ty: wgpu::QueryType::Timestamp, count: 2 * launches };
-        let queries = self.guarded("profile", || Ok(self.device.create_query_set(&descriptor)))?;
+        let (queries, stamps) = self.timestamps(2 * launches)?;
         let bytes = launches as usize * 16;
-        let stamps = self.alloc_for(Use::Queries, bytes)?;
         let staged = self.staged(&[Bound { buffer: &stamps, offset: 0, bytes }], Vec::new())?;
         Ok(Some(Profile { queries, stamps, staged, launches }))
+    }
+
+    /// Room for so many timestamps: where the device writes them, and a buffer to resolve them to.
+    pub(super) fn timestamps(self: &Arc<Self>, count: u32) -> Result<(wgpu::QuerySet, Arc<GpuBuffer>)> {
+        let values = self.alloc_for(Use::Queries, count as usize * 8)?;
+        let descriptor = wgpu::QuerySetDescriptor { label: Some("wgrad"), ty: wgpu::QueryType::Timestamp, count };
+        Ok((self.guarded("timestamps", || Ok(self.device.create_query_set(&descriptor)))?, values))
     }
 }
 
@@ -53,7 +58,7 @@ impl Profile {
     pub(super) fn tell(self, gpu: &Arc<Gpu>, program: &Prepared, submitted: &wgpu::SubmissionIndex, bytes: impl Fn(usize) -> usize) -> Result<()> {
         let values = gpu.map(self.staged, Ok(submitted.clone()))?.wait()?;
         let period = f64::from(gpu.queue.get_timestamp_period());
-        let ticks: Vec<u64> = values.iter().flatten().copied().collect::<Vec<u8>>().chunks_exact(8).map(le).collect();
+        let ticks: Vec<u64> = values.iter().flat_map(|v| bytemuck::pod_collect_to_vec::<u8, u64>(v)).collect();
         let mut rows: Vec<(f64, usize)> = ticks.chunks_exact(2).map(|t| t[1].saturating_sub(t[0]) as f64 * period / 1e3).zip(0..).collect();
         let total: f64 = rows.iter().map(|r| r.0).sum();
         rows.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -69,8 +74,4 @@ impl Profile {
         });
         Ok(())
     }
-}
-
-fn le(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b))
 }

@@ -1,7 +1,7 @@
 //! Two marks on the device's own clock, and the time between them.
 
 use super::Gpu;
-use super::memory::{GpuBuffer, Use};
+use super::memory::GpuBuffer;
 use crate::device::{Buffer, Storage};
 use crate::error::{Error, Result};
 use std::sync::Arc;
@@ -21,10 +21,7 @@ impl Stamps {
         if !gpu.caps().timestamps {
             return Ok(None);
         }
-        let values = gpu.alloc_for(Use::Queries, 16)?;
-        let set = gpu.guarded("timestamps", || {
-            Ok(gpu.device.create_query_set(&wgpu::QuerySetDescriptor { label: Some("wgrad"), ty: wgpu::QueryType::Timestamp, count: 2 }))
-        })?;
+        let (set, values) = gpu.timestamps(2)?;
         let period_ns = f64::from(gpu.queue.get_timestamp_period());
         Ok(Some(Stamps { gpu: gpu.clone(), set, values, period_ns }))
     }
