@@ -171,19 +171,13 @@ impl Fuser<'_> {
         if node.op.row().is_some() {
             match self.joinable(i, &node) {
                 Some(g) => {
-                    self.pull(i, g);
                     self.groups[g as usize].rows.push(i);
                     self.group_of[i as usize] = Some(g);
                 }
-                None => {
-                    self.open(i, true);
-                    if self.limits.rows && !self.alone[i as usize] {
-                        let g = self.groups.len() as u32 - 1;
-                        self.groups[g as usize].rows.clear();
-                        self.pull(i, g);
-                        self.groups[g as usize].rows.push(i);
-                    }
-                }
+                None => self.open(i, true),
+            }
+            if self.limits.rows && !self.alone[i as usize] {
+                self.pull(i);
             }
             return;
         }
@@ -249,9 +243,10 @@ impl Fuser<'_> {
         })
     }
 
-    /// Bring the earlier kernels of rows that only row `i` reads into its kernel `g`: they were opened before anything that they could join.
-    fn pull(&mut self, i: u32, g: u32) {
+    /// Bring the earlier kernels of rows that only row `i` reads into its kernel, before it: they were opened before anything that they could join.
+    fn pull(&mut self, i: u32) {
         let node = self.node(i).clone();
+        let Some(g) = self.group_of[i as usize] else { return };
         for x in &node.inputs {
             let Src::Node(m, _) = x.src else { continue };
             let Some(from) = self.group_of[m as usize].filter(|&f| f != g) else { continue };
@@ -259,7 +254,7 @@ impl Fuser<'_> {
             let movable = group.root.is_none()
                 && group.open
                 && (group.phase, group.numel) == (own.phase, own.numel)
-                && group.rows.len() + own.rows.len() < MAX_ROWS
+                && group.rows.len() + own.rows.len() <= MAX_ROWS
                 && self.pointwise(&node, from)
                 && !group.rows.iter().any(|&r| self.alone[r as usize] || self.stored[r as usize] != 0)
                 && !(group.rows.iter().any(|&r| self.reads_what_changes(r)) && self.overwrites(from, g))
@@ -271,7 +266,8 @@ impl Fuser<'_> {
                 let rows = std::mem::take(&mut self.groups[from as usize].rows);
                 self.groups[from as usize].open = false;
                 rows.iter().for_each(|&r| self.group_of[r as usize] = Some(g));
-                self.groups[g as usize].rows.extend(rows);
+                let own = &mut self.groups[g as usize].rows;
+                own.splice(own.len() - 1..own.len() - 1, rows);
             }
         }
     }
