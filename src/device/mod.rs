@@ -51,6 +51,19 @@ pub struct Caps {
     pub f16: bool,
     /// Whether passes can be timed.
     pub timestamps: bool,
+    /// Units for small matrices, where the device has them and they were found right.
+    pub coop: Option<Coop>,
+}
+
+/// Units that multiply small matrices of f16 and sum in f32 (WGSL's cooperative matrices: tensor cores, simdgroup matrices).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coop {
+    /// Rows, columns and terms of a matrix: 16 or 8.
+    pub edge: usize,
+    /// Lanes of a subgroup at most: a workgroup has at least so many subgroups as that divides its invocations.
+    pub lanes: usize,
+    /// Written out in plain WGSL: what tests run where no device has such units.
+    pub emulated: bool,
 }
 
 impl Caps {
@@ -67,6 +80,7 @@ impl Caps {
             subgroups: None,
             f16: false,
             timestamps: false,
+            coop: None,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The emitter: makes a variant of a shader by replacing `const` values, `alias` types and the bodies of hook functions, by writing the bindings, and by
-//! joining only those library functions that are used. No preprocessor language: the file as it lies is valid WGSL.
+//! joining only those library functions that are used. No preprocessor language: the file as it lies, joined with its libraries, is valid WGSL.
 
 use super::Access;
 use super::{Kernel, table::LIBRARIES};
@@ -23,6 +23,8 @@ pub struct BindingText {
 pub struct Emit {
     name: &'static str,
     text: String,
+    /// What the kernel takes from the libraries that it names, and rows from those that all may use.
+    items: Vec<(&'static str, &'static str)>,
     /// Functions to put in, by name, in order.
     functions: Vec<(String, String)>,
     error: Option<Error>,
@@ -31,7 +33,9 @@ pub struct Emit {
 impl Emit {
     /// Begin from the shader as it lies.
     pub fn new(kernel: &'static Kernel) -> Emit {
-        Emit { name: kernel.name, text: kernel.text.to_string(), functions: Vec::new(), error: None }
+        let named = libraries(kernel.text);
+        let items = LIBRARIES.iter().filter(|l| l.any || named.contains(&l.name)).flat_map(|l| items(l.text)).collect();
+        Emit { name: kernel.name, text: kernel.text.to_string(), items, functions: Vec::new(), error: None }
     }
 
     fn fail(&mut self, what: String) {
@@ -71,8 +75,13 @@ impl Emit {
         self.replace_line(&format!("alias {name} ="), &format!("alias {name} = {wgsl_type};"));
     }
 
-    /// Replace the body of `fn name(..)`; the closing brace of a function stands alone at the start of its line.
+    /// Replace the body of `fn name(..)`, which may stand in a library; the closing brace of a function stands alone at the start of its line.
     pub fn set_hook(&mut self, name: &str, body: &str) {
+        if let Some((_, text)) = self.items.iter().find(|(n, t)| *n == name && t.starts_with("fn ")) {
+            // From here on it is the kernel's own.
+            self.text.push_str(&format!("\n{text}\n"));
+            self.items.retain(|(n, _)| *n != name);
+        }
         let start = format!("fn {name}(");
         let Some(at) = self.text.find(&start).filter(|&at| at == 0 || self.text.as_bytes()[at - 1] == b'\n') else {
             return self.fail(format!("no hook `{start}`"));
@@ -81,6 +90,11 @@ impl Emit {
             return self.fail(format!("hook `{start}` is not closed"));
         };
         self.text.replace_range(at + open + 2..at + close, body.trim_end());
+    }
+
+    /// Leave out the line `enable name;`.
+    pub fn disable(&mut self, name: &str) {
+        self.replace_line(&format!("enable {name};"), "");
     }
 
     /// Put in a function of that name, once.
@@ -95,7 +109,7 @@ impl Emit {
         if let Some(e) = self.error {
             return Err(e);
         }
-        let mut out = String::new();
+        let mut out: String = self.text.lines().filter(|l| l.starts_with("enable ")).map(|l| format!("{l}\n")).collect();
         let _ = writeln!(out, "@group(0) @binding(0) var<uniform> u: array<vec4<u32>, {}>;", words.div_ceil(4).max(1));
         for (n, b) in bindings.iter().enumerate() {
             let access = match b.access {
@@ -104,14 +118,13 @@ impl Emit {
             };
             let _ = writeln!(out, "@group(0) @binding({}) var<storage, {access}> {}: array<{}>;", n + 1, b.name, b.element);
         }
-        self.text = self.text.lines().filter(|l| !l.starts_with("@group(") && !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        self.text = self.text.lines().filter(|l| !l.starts_with("@group(") && !l.starts_with("enable ") && !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         for (_, text) in &self.functions {
             let _ = writeln!(out, "{}", text.trim_end());
         }
         out.push_str(self.text.trim());
         out.push('\n');
-        // Rows may call any library, so all are searched; a file's own `// use` line is for editors and the tests.
-        let needed = needed_items(&out);
+        let needed = needed_items(&out, &self.items);
         out.push_str(&needed);
         Ok(out)
     }
@@ -126,22 +139,21 @@ pub(crate) fn libraries(text: &str) -> Vec<&str> {
 pub fn joined(kernel: &Kernel) -> String {
     let mut out = kernel.text.to_string();
     for name in libraries(kernel.text) {
-        if let Some((_, text)) = LIBRARIES.iter().find(|(n, _)| *n == name) {
+        if let Some(library) = LIBRARIES.iter().find(|l| l.name == name) {
             out.push('\n');
-            out.push_str(text);
+            out.push_str(library.text);
         }
     }
     out
 }
 
-/// The text of every library item that `text` names, directly or through others, in library order.
-fn needed_items(text: &str) -> String {
-    let items: Vec<(&str, &str)> = LIBRARIES.iter().flat_map(|(_, t)| items(t)).collect();
+/// The text of every item that `text` names, directly or through others, in library order.
+fn needed_items(text: &str, items: &[(&str, &str)]) -> String {
     let mut wanted: HashSet<&str> = HashSet::new();
     let mut queue: Vec<&str> = vec![text];
     while let Some(t) = queue.pop() {
         let words: HashSet<&str> = t.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-        for (name, body) in &items {
+        for (name, body) in items {
             if words.contains(name) && wanted.insert(name) {
                 queue.push(body);
             }

@@ -38,6 +38,8 @@ kernels! {
     "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
     "matmul_lanes": "matmul/matmul_lanes.wgsl", "matrix product in register blocks of lanes that read for each other";
     "matmul_tiles": "matmul/matmul_tiles.wgsl", "matrix product in tiles of workgroup memory";
+    "matmul_coop": "matmul/matmul_coop.wgsl", "matrix product by a GPU's units for small matrices of f16";
+    "operand_scales": "matmul/operand_scales.wgsl", "what fits the rows and columns of a product's operands to f16";
     "sum_splits": "matmul/sum_splits.wgsl", "the second pass of a split sum, in fixed order";
     "conv2d": "conv/conv2d.wgsl", "convolution and the gradient of its image, in register blocks, gathered as read";
     "strips": "conv/strips.wgsl", "convolution and the gradient of its image, strips of rows read once for all steps of the kernel";
@@ -54,9 +56,19 @@ kernels! {
     "avg_pool2d_grad": "pool/avg_pool2d_grad.wgsl", "gradient of avg_pool2d, gathered";
 }
 
-/// Files that others join by `// use name`.
-pub(super) static LIBRARIES: &[(&str, &str)] = &[
-    ("layout", include_str!("../../shaders/layout.wgsl")),
-    ("math", include_str!("../../shaders/math.wgsl")),
-    ("philox", include_str!("../../shaders/philox.wgsl")),
+/// A file that others join by `// use name`.
+pub(super) struct Library {
+    pub name: &'static str,
+    pub text: &'static str,
+    /// Whether fused rows may use it in any kernel; the others are for those kernels that name them.
+    pub any: bool,
+}
+
+pub(super) static LIBRARIES: &[Library] = &[
+    Library { name: "layout", text: include_str!("../../shaders/layout.wgsl"), any: true },
+    Library { name: "math", text: include_str!("../../shaders/math.wgsl"), any: true },
+    Library { name: "philox", text: include_str!("../../shaders/philox.wgsl"), any: true },
+    Library { name: "put", text: include_str!("../../shaders/put.wgsl"), any: false },
+    Library { name: "operands", text: include_str!("../../shaders/operands.wgsl"), any: false },
+    Library { name: "store", text: include_str!("../../shaders/store.wgsl"), any: false },
 ];

@@ -151,6 +151,7 @@ pub(super) fn describe(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features
             subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
             f16: features.contains(wgpu::Features::SHADER_F16),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            coop: None,
         },
         features: FEATURES.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),
     }

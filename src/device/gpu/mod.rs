@@ -1,6 +1,7 @@
 //! GPUs through wgpu: the only code that names it. Adapters, memory, pipelines, the engine that runs programs, and readback.
 
 mod adapter;
+mod coop;
 mod engine;
 mod memory;
 mod pipeline;
@@ -27,7 +28,7 @@ pub use wgpu;
 /// A caller's buffer, under a name that other modules may use.
 pub use wgpu::Buffer as CallersBuffer;
 
-use super::{Caps, CounterValues, Counters, Device, Kind, select};
+use super::{Caps, Coop, CounterValues, Counters, Device, Kind, select};
 use crate::env;
 use crate::error::{Error, Result};
 use std::sync::atomic::AtomicU64;
@@ -44,18 +45,24 @@ pub struct GpuOptions {
     pub validate: bool,
     /// Temporaries and outputs are filled with NaN before each run.
     pub poison: bool,
+    /// Use the units for small matrices of f16, where the adapter has them and they pass a test of their results.
+    pub coop: bool,
+    /// Take the kernels for such units, written out in plain WGSL, with small matrices of this edge (16 or 8): for tests.
+    pub emulated_coop: Option<usize>,
     /// On hardware, a run that takes longer than this many milliseconds is split into several submits.
     pub submit_ms: u64,
 }
 
 impl GpuOptions {
-    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_SUBMIT_MS.
+    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_COOP, WGRAD_SUBMIT_MS.
     pub fn from_env() -> Result<GpuOptions> {
         Ok(GpuOptions {
             floor: false,
             declared_kind: None,
             validate: env::flag("WGRAD_VALIDATE")?,
             poison: env::flag("WGRAD_POISON")?,
+            coop: env::flag("WGRAD_COOP")?,
+            emulated_coop: None,
             submit_ms: env::number("WGRAD_SUBMIT_MS")?,
         })
     }
@@ -98,11 +105,17 @@ impl Gpu {
             adapter::adapter(index).ok_or_else(|| Error::device(format!("gpu: no adapter at position {} of {}", index + 1, adapters().len())))?;
         let (features, limits) =
             if options.floor { (wgpu::Features::empty(), wgpu::Limits::default()) } else { (adapter.features() & adapter::wanted(), adapter.limits()) };
+        let units = (options.coop && !options.floor).then(|| coop::units(adapter)).flatten().filter(|_| coop::right(index, options));
+        let (features, experimental_features) = match units {
+            // SAFETY: the one experimental feature is that of small matrices, whose results were tested on this adapter.
+            Some(_) => (features | coop::FEATURE, unsafe { wgpu::ExperimentalFeatures::enabled() }),
+            None => (features, wgpu::ExperimentalFeatures::disabled()),
+        };
         let request = wgpu::DeviceDescriptor {
             label: Some("wgrad"),
             required_features: features,
             required_limits: limits.clone(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features,
             // Our pool keeps what it got; blocks reserved ahead by the driver's side would only be held twice.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
@@ -119,7 +132,8 @@ impl Gpu {
             wgpu::DeviceLostReason::Destroyed => lose.lose("it was destroyed"),
             wgpu::DeviceLostReason::Unknown => lose.lose(message),
         });
-        let info = adapter::describe(&adapter.get_info(), &limits, features);
+        let mut info = adapter::describe(&adapter.get_info(), &limits, features);
+        info.caps.coop = units.or(options.emulated_coop.map(|edge| Coop { edge, lanes: 32, emulated: true }));
         Ok(Self::new(id, device, queue, info, options.clone(), kept))
     }
 

@@ -147,6 +147,18 @@ impl Call<'_, '_> {
         self
     }
 
+    /// Put in a text, once, under a name.
+    pub fn function(mut self, name: &str, text: &str) -> Self {
+        self.text.edit(|e| e.add_function(name, text));
+        self
+    }
+
+    /// Leave out the line `enable name;`.
+    pub fn disable(mut self, name: &str) -> Self {
+        self.text.edit(|e| e.disable(name));
+        self
+    }
+
     /// Bind a buffer to read, as `name: array<element>`.
     pub fn read(self, name: &str, slot: Slot, element: &str) -> Self {
         self.bind(name, slot, element, Access::Read)
