@@ -30,6 +30,9 @@ kernels! {
     "sort_starts": "index/sort_starts.wgsl", "where each key's run begins in a sorted index";
     "nll": "loss/nll.wgsl", "negative log likelihood of labels, loss and weight of each row";
     "nll_grad": "loss/nll_grad.wgsl", "its gradient";
+    "cross_entropy": "loss/cross_entropy.wgsl", "cross entropy of all rows, and what its gradient needs of each";
+    "cross_entropy_sum": "loss/cross_entropy_sum.wgsl", "cross entropy of all rows from that of parts of them";
+    "cross_entropy_grad": "loss/cross_entropy_grad.wgsl", "its gradient";
     "batch_norm": "norm/batch_norm.wgsl", "each channel normalised by its statistics";
     "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
     "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
