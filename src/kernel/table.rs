@@ -34,6 +34,9 @@ kernels! {
     "cross_entropy_sum": "loss/cross_entropy_sum.wgsl", "cross entropy of all rows from that of parts of them";
     "cross_entropy_grad": "loss/cross_entropy_grad.wgsl", "its gradient";
     "batch_norm": "norm/batch_norm.wgsl", "each channel normalised by its statistics";
+    "batch_stats": "norm/batch_stats.wgsl", "mean and deviation of each channel, and the running statistics";
+    "batch_sums": "norm/batch_sums.wgsl", "the sums over each channel that batch_norm's gradient needs";
+    "batch_norm_grad": "norm/batch_norm_grad.wgsl", "the gradient of batch_norm by its input";
     "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
     "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
     "update": "optim/update.wgsl", "a step of any optimizer over an arena";
