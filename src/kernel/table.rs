@@ -55,6 +55,8 @@ kernels! {
     "conv2d_weight_grad": "conv/conv2d_weight_grad.wgsl", "the gradient of a convolution's weight, split over positions";
     "max_pool2d": "pool/max_pool2d.wgsl", "the largest element of each window, and its place";
     "max_pool2d_grad": "pool/max_pool2d_grad.wgsl", "gradient of max_pool2d, gathered";
+    "max_pool2d_halves": "pool/max_pool2d_halves.wgsl", "max_pool2d of 2 x 2 windows side by side";
+    "max_pool2d_halves_grad": "pool/max_pool2d_halves_grad.wgsl", "gradient of that, two windows at a time";
     "pool_gather": "pool/pool_gather.wgsl", "elements at the places that max_pool2d found";
     "avg_pool2d": "pool/avg_pool2d.wgsl", "the mean of each window";
     "avg_pool2d_grad": "pool/avg_pool2d_grad.wgsl", "gradient of avg_pool2d, gathered";
