@@ -329,7 +329,7 @@ impl Op for CrossGrad {
             return Ok(());
         }
         let (sharing, smoothing) = of.sharing(ctx, 4, s);
-        let mut call = ctx.call("cross_entropy_grad")?.set("SMOOTH", of.smooth).set("MEAN", self.0.mean);
+        let mut call = ctx.call("cross_entropy_grad")?.hold_words().set("SMOOTH", of.smooth).set("MEAN", self.0.mean);
         call = call.input("x", 0).input("labels", 1).input("kept", 2).input("total", 3);
         call = if of.weighted { call.input("weights", 4) } else { call.hook("weight", "    return 1.0;") };
         call = call.u32s(&[numel, s.classes, s.inner]).offset(0).offset(1);

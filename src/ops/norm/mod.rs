@@ -141,7 +141,7 @@ impl Op for Normalize {
         let numel = ctx.outputs[0].1.numel();
         let (width, steps) = steps(ctx, s.inner, ctx.inputs[0].aligned);
         let element = if width == 4 { "vec4<f32>" } else { "f32" };
-        let mut call = ctx.call("batch_norm")?.alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
+        let mut call = ctx.call("batch_norm")?.hold_words().alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
         call = if width == 4 { call.hook("load", "    return x[(u[0].z >> 2u) + i];") } else { call };
         call = call.input_as("x", 0, element).input("center", 1);
         call = if self.affine { call.input("weight", 2).input("bias", 3) } else { call.hook("factor", "    return 1.0;").hook("shift", "    return 0.0;") };
@@ -252,7 +252,7 @@ impl Op for NormalizeGrad {
         let numel = ctx.outputs[0].1.numel();
         let (width, steps) = steps(ctx, s.inner, ctx.inputs[0].aligned && ctx.inputs[1].aligned);
         let element = if width == 4 { "vec4<f32>" } else { "f32" };
-        let mut call = ctx.call("batch_norm_grad")?.alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
+        let mut call = ctx.call("batch_norm_grad")?.hold_words().alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
         if width == 4 {
             call = call.hook("load", "    return x[(u[0].z >> 2u) + i];").hook("load_g", "    return g[(u[0].w >> 2u) + i];");
         }

@@ -214,7 +214,7 @@ impl Op for BatchStats {
         for &joins in passes {
             let ends = joins || partial.is_none();
             let floats = [0, 1, 2, 3].map(|n| ctx.float(n));
-            let mut call = cut.texts(ctx.call("batch_stats")?.alias("V", if joins { "f32" } else { element(cut.width) }), joins, &["load"]);
+            let mut call = cut.texts(ctx.call("batch_stats")?.hold_words().alias("V", if joins { "f32" } else { element(cut.width) }), joins, &["load"]);
             if joins {
                 call = call.hook("statistics", "    return joined(c, lane);").hook("fold", "    return vec2<f32>(0.0);");
             } else {
@@ -327,7 +327,7 @@ impl Op for BatchSums {
         let passes: &[bool] = if partial.is_some() { &[false, true] } else { &[false] };
         for &joins in passes {
             let ends = joins || partial.is_none();
-            let mut call = cut.texts(ctx.call("batch_sums")?.alias("V", if joins { "f32" } else { element(cut.width) }), joins, &["load", "load_g"]);
+            let mut call = cut.texts(ctx.call("batch_sums")?.hold_words().alias("V", if joins { "f32" } else { element(cut.width) }), joins, &["load", "load_g"]);
             if joins {
                 call = call.hook("sums", "    return joined(c, lane);");
             } else {
