@@ -1,7 +1,7 @@
 //! The engine: one run of a program is one write of its words, one compute pass and one submit, its readback included.
 
 use super::memory::{ALIGN, GpuBuffer};
-use super::pipeline::{BindCache, Bound};
+use super::pipeline::{BindCache, Bound, Wanted};
 use super::program::{Prepared, Step, window_bytes};
 use super::{Gpu, Readback};
 use crate::device::{Access, Counters, Slot, Storage};
@@ -122,6 +122,7 @@ impl Gpu {
             self.submit_in_turn(program, data, commands)
         });
         let submitted = submitted.map_err(|e| self.blame(&run, e));
+        self.save_pipelines_if_due();
 
         if let (Some(profile), Ok(submitted)) = (profile, &submitted) {
             let bytes = |n: usize| program.steps[n].bindings.iter().map(|b| run.behind(b.slot).map_or(0, |f| f.bytes)).sum();
@@ -161,7 +162,7 @@ impl Gpu {
         last.ok_or_else(|| Error::internal("run: nothing to submit"))
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -227,8 +228,10 @@ impl Gpu {
             return Ok(());
         }
         let text: Arc<str> = call.text.into();
-        let pipeline = self.pipeline(call.label, &text, false, call.bindings.iter().map(|(_, a)| *a))?;
         let bytes = window_bytes(call.words.len());
+        let accesses = call.bindings.iter().map(|(_, a)| *a).collect();
+        let wanted = Wanted { label: call.label, text: &text, trusted: false, accesses, window_bytes: bytes };
+        let pipeline = self.pipelines(&[wanted])?.remove(0);
         let mut words = call.words.to_vec();
         words.resize(bytes / 4, 0);
         let uniforms = self.alloc(bytes)?;

@@ -1,7 +1,7 @@
 //! Programs made ready to run: pipelines found or compiled, temporaries placed in the workspace, a uniform window for each launch, words for checks.
 
 use super::memory::{ALIGN, GpuBuffer};
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Wanted};
 use super::readback::ErrorWords;
 use super::{Gpu, Kind};
 use crate::device::{Binding, GpuProgram, Slot, Word};
@@ -111,9 +111,7 @@ impl Prepared {
 impl Gpu {
     /// Make a program ready: everything that can fail in its kernels fails here, and names the launch.
     pub fn prepare(self: &Arc<Self>, program: GpuProgram) -> Result<Prepared> {
-        let mut steps = Vec::with_capacity(program.launches.len());
-        let mut words: Vec<u32> = Vec::new();
-        let (mut dynamic, mut data_len) = (Vec::new(), 0);
+        let mut wanted = Vec::with_capacity(program.launches.len());
         for launch in &program.launches {
             let label = &launch.label;
             let limit = self.info.caps.max_groups;
@@ -130,7 +128,15 @@ impl Gpu {
                     return Err(Error::internal(format!("{label}: binds {:?}, which the program does not have", b.slot)));
                 }
             }
-            let pipeline = self.pipeline(label, &launch.text, launch.trusted, launch.bindings.iter().map(|b| b.access))?;
+            let accesses = launch.bindings.iter().map(|b| b.access).collect();
+            let window_bytes = window_bytes(launch.words.len());
+            wanted.push(Wanted { label, text: &launch.text, trusted: launch.trusted, accesses, window_bytes });
+        }
+        let pipelines = self.pipelines(&wanted)?;
+        let mut steps = Vec::with_capacity(program.launches.len());
+        let mut words: Vec<u32> = Vec::new();
+        let (mut dynamic, mut data_len) = (Vec::new(), 0);
+        for (launch, pipeline) in program.launches.iter().zip(pipelines) {
             let start = words.len();
             for (i, word) in launch.words.iter().enumerate() {
                 match *word {
@@ -145,7 +151,7 @@ impl Gpu {
             let window_bytes = window_bytes(launch.words.len());
             words.resize(start + window_bytes.next_multiple_of(ALIGN) / 4, 0);
             steps.push(Step {
-                label: label.clone(),
+                label: launch.label.clone(),
                 pipeline,
                 bindings: launch.bindings.clone(),
                 window: start * 4,
