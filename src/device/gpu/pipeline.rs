@@ -12,7 +12,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 /// A compiled kernel.
 #[derive(Debug)]
 pub(super) struct Pipeline {
-    id: u64,
+    pub(super) id: u64,
     pub(super) raw: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
 }
@@ -54,15 +54,41 @@ pub(super) struct Bound<'a> {
 
 type BindKey = (u64, SmallVec<[(u64, u64, u64); 9]>);
 
-/// Bind groups seen lately. Two generations bound it: what was not used while a whole generation filled up is dropped.
+/// The bind groups of all launches of a program, in order.
+pub(super) type Groups = Arc<[wgpu::BindGroup]>;
+
+/// Bind groups seen lately: each alone, and those of a whole run together, so that a loop that comes round to the same buffers looks once a run and not once a
+/// launch. Two generations bound both: what was not used while a whole generation filled up is dropped.
 #[derive(Debug, Default)]
 pub(super) struct BindCache {
     young: HashMap<BindKey, wgpu::BindGroup>,
     old: HashMap<BindKey, wgpu::BindGroup>,
+    young_runs: HashMap<RunKey, Groups>,
+    old_runs: HashMap<RunKey, Groups>,
+}
+
+/// A run as far as bind groups go: the program's number, then buffer, offset and length of what stands behind each leaf and output.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RunKey(Box<[u64]>);
+
+impl RunKey {
+    pub(super) fn new(program: u64, leaves: &[Bound<'_>], outputs: &[Bound<'_>]) -> RunKey {
+        let behind = leaves.iter().chain(outputs).flat_map(|b| [b.buffer.id(), b.offset as u64, b.bytes as u64]);
+        RunKey(std::iter::once(program).chain(behind).collect())
+    }
+}
+
+/// The map's own hash takes a microsecond for a key of this length; so it gets the words mixed into one.
+impl std::hash::Hash for RunKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.iter().fold(0, |h: u64, w| (h.rotate_left(5) ^ w).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    }
 }
 
 /// Bind groups of one generation: more than the launches of any plan we know, a few MB at most.
 const GENERATION: usize = 8192;
+/// Runs of one generation: more than a loop has batches of its own, in most cases.
+const RUNS: usize = 256;
 
 impl BindCache {
     fn get(&mut self, key: &BindKey) -> Option<wgpu::BindGroup> {
@@ -81,16 +107,35 @@ impl BindCache {
         self.young.insert(key, group);
     }
 
+    /// The groups of a run that was made lately.
+    pub(super) fn run(&mut self, key: &RunKey) -> Option<Groups> {
+        if let Some(groups) = self.young_runs.get(key) {
+            return Some(groups.clone());
+        }
+        let (key, groups) = self.old_runs.remove_entry(key)?;
+        self.put_run(key, groups.clone());
+        Some(groups)
+    }
+
+    pub(super) fn put_run(&mut self, key: RunKey, groups: Groups) {
+        if self.young_runs.len() >= RUNS {
+            self.old_runs = std::mem::take(&mut self.young_runs);
+        }
+        self.young_runs.insert(key, groups);
+    }
+
     /// Drop all that hold this buffer.
     pub(super) fn forget(&mut self, id: u64) {
+        for generation in [&mut self.young_runs, &mut self.old_runs] {
+            generation.retain(|key, _| key.0[1..].chunks_exact(3).all(|b| b[0] != id));
+        }
         for generation in [&mut self.young, &mut self.old] {
             generation.retain(|(_, buffers), _| buffers.iter().all(|b| b.0 != id));
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.young.clear();
-        self.old.clear();
+        *self = BindCache::default();
     }
 }
 

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// A program on its device. Run it with [`Gpu::run`].
 #[derive(Debug)]
 pub struct Prepared {
+    /// Its number in this process: bind groups are found by it.
+    pub(super) id: u64,
     pub(super) device: u64,
     pub(super) steps: Vec<Step>,
     pub(super) temporaries: Vec<(Arc<GpuBuffer>, usize)>,
@@ -163,7 +165,9 @@ impl Gpu {
         let uniforms = if words.is_empty() { None } else { Some(self.alloc_kept(words.len() * 4)?) };
         let errors = if program.checks.is_empty() { None } else { Some(Arc::new(self.error_words(program.checks)?)) };
         let temporaries = self.place(&program.temporaries)?;
-        Ok(Prepared { device: self.id, steps, temporaries, uniforms, words: Mutex::new(words), dynamic, data_len, errors, timing: Arc::default() })
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Prepared { id, device: self.id, steps, temporaries, uniforms, words: Mutex::new(words), dynamic, data_len, errors, timing: Arc::default() })
     }
 
     /// A workspace buffer for each temporary; two of one program never share one. A buffer goes back to the pool with the last program that uses it.
