@@ -240,11 +240,11 @@ impl Gpu {
         }
         let text: Arc<str> = call.text.into();
         let bytes = window_bytes(call.words.len());
-        let accesses = call.bindings.iter().map(|(_, a)| *a).collect();
-        let wanted = Wanted { label: call.label, text: &text, trusted: false, accesses, window_bytes: bytes };
-        let pipeline = self.pipelines(&[wanted])?.remove(0);
         let mut words = call.words.to_vec();
         words.resize(bytes / 4, 0);
+        let accesses = call.bindings.iter().map(|(_, a)| *a).collect();
+        let wanted = Wanted { label: call.label, text: &text, trusted: false, accesses, words: words.clone() };
+        let pipeline = self.pipelines(&[wanted])?.remove(0);
         let uniforms = self.alloc(bytes)?;
         self.guarded(call.label, || {
             let bound: SmallVec<[Bound<'_>; 9]> = std::iter::once(Bound { buffer: &uniforms, offset: 0, bytes }).chain(storages).collect();

@@ -8,7 +8,7 @@ use super::{Gpu, GpuOptions, Kind, scope};
 use crate::device::{Access, Counters, select};
 use crate::error::{Error, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// A first use that takes longer compiles; a shorter one found the kernel in the driver's cache.
@@ -68,13 +68,14 @@ impl Gpu {
         Ok(Gpu::new(select::next_id(), device, queue, self.info.clone(), options, Arc::default(), None))
     }
 
-    /// Run no workgroup of a kernel, and wait for it.
+    /// Run no workgroup of a kernel, and wait for it. Its uniform window holds what it will in a run: llvmpipe compiles a kernel for the values that its loops end by.
     fn touch(self: &Arc<Self>, pipeline: &Pipeline, wanted: &Wanted<'_>) -> Result<()> {
-        let (read, written) = (self.alloc(BEHIND.max(wanted.window_bytes))?, self.alloc(BEHIND)?);
+        let window: &[u8] = bytemuck::cast_slice(&wanted.words);
+        let (read, written) = (self.alloc(BEHIND.max(window.len()))?, self.alloc(BEHIND)?);
         self.guarded(wanted.label, || {
             let behind = |access: Access| if access == Access::Read { read.wgpu() } else { written.wgpu() };
             let storage = wanted.accesses.iter().enumerate().map(|(n, a)| entry(n + 1, behind(*a), BEHIND));
-            let entries: Vec<_> = std::iter::once(entry(0, read.wgpu(), wanted.window_bytes)).chain(storage).collect();
+            let entries: Vec<_> = std::iter::once(entry(0, read.wgpu(), window.len())).chain(storage).collect();
             let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &pipeline.layout, entries: &entries });
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
@@ -85,8 +86,9 @@ impl Gpu {
             }
             let commands = encoder.finish();
             let _turn = self.turn();
+            // Neither the write nor the submit is a run's.
+            self.write(&AtomicU64::new(0), &read, 0, window);
             self.submit(Some(commands))?;
-            // It is no run's.
             Counters::sub(&self.counters.submits, 1);
             Ok(())
         })?;

@@ -25,8 +25,8 @@ pub(super) struct Wanted<'a> {
     pub(super) text: &'a Arc<str>,
     pub(super) trusted: bool,
     pub(super) accesses: SmallVec<[Access; 8]>,
-    /// Bytes of the uniform window.
-    pub(super) window_bytes: usize,
+    /// The uniform window of its first run, as far as it is known.
+    pub(super) words: Vec<u32>,
 }
 
 /// What a pipeline is found by.
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn work_on_threads_comes_back_in_order() {
         assert_eq!(spread(100, |n| n * n), (0..100).map(|n| n * n).collect::<Vec<_>>());
-        assert_eq!(spread(0, |n| n), []);
+        assert!(spread(0, |n| n).is_empty());
     }
 
     #[test]
