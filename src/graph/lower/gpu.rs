@@ -61,11 +61,11 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
     };
     let flops = (numel * steps.steps.len()) as u64;
     if !in_fours(shape) {
-        return ctx.call("map")?.u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP));
+        return ctx.call("map")?.hold_words().u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP));
     }
     let quads = numel / 4;
     let groups = quads.div_ceil(MAP_GROUP).min(MAP_GROUPS);
-    ctx.call("map4")?.u32s(&[quads, groups * MAP_GROUP]).flops(flops).with_epilogue4()?.grid(groups, 1, 1)
+    ctx.call("map4")?.hold_words().u32s(&[quads, groups * MAP_GROUP]).flops(flops).with_epilogue4()?.grid(groups, 1, 1)
 }
 
 /// Invocations in a workgroup of the map shaders.
