@@ -3,6 +3,7 @@
 use crate::error::{Error, Result, nearest};
 use std::path::PathBuf;
 use std::sync::OnceLock;
+#[cfg(feature = "gpu")]
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What values a flag takes.
@@ -87,10 +88,11 @@ pub fn text(name: &str) -> Result<Option<String>> {
 }
 
 /// Whether this process is an application of ours, which may keep what it compiled in the user's folder for such things.
+#[cfg(feature = "gpu")]
 static KEEPS: AtomicBool = AtomicBool::new(false);
 
 /// This process is an application of ours.
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "cli", feature = "gpu"))]
 pub(crate) fn keep_compiled() {
     KEEPS.store(true, Relaxed);
 }

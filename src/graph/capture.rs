@@ -44,6 +44,9 @@ pub(crate) struct Session {
     looked: bool,
 }
 
+/// A slice of an arena.
+type Slice = (Arc<Arena>, usize);
+
 /// A run of a plan within a session.
 struct Ran {
     key: Vec<u64>,
@@ -53,7 +56,7 @@ struct Ran {
     leaves: Vec<Value>,
     alias: Vec<u32>,
     /// The values that stay, and the arena slices that some of them are in.
-    made: Vec<(Value, Option<(Arc<Arena>, usize)>)>,
+    made: Vec<(Value, Option<Slice>)>,
     /// Entries of the data that hold an offset into an input: the entry, the input, and how far behind the input's own.
     offsets: Vec<(usize, usize, usize)>,
     /// The input that each leaf is, where it is one.
@@ -235,7 +238,7 @@ impl From {
 /// Where a value that the step makes goes.
 struct Made {
     meta: Meta,
-    arena: Option<(Arc<Arena>, usize)>,
+    arena: Option<Slice>,
     /// For a parameter's new value: the leaf that is its old one.
     replaces: Option<usize>,
     /// The cell that takes it, in a type and shape of the cell's own.

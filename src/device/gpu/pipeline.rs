@@ -258,7 +258,7 @@ fn spread<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let work = || -> Vec<(usize, T)> { std::iter::from_fn(|| Some(next.fetch_add(1, Relaxed)).filter(|n| *n < count)).map(|n| (n, f(n))).collect() };
     let mut done = std::thread::scope(|s| {
         // A thread that the system refuses is one less.
-        let others: Vec<_> = (1..threads).filter_map(|_| std::thread::Builder::new().spawn_scoped(s, &work).ok()).collect();
+        let others: Vec<_> = (1..threads).filter_map(|_| std::thread::Builder::new().spawn_scoped(s, work).ok()).collect();
         let mut done = work();
         for other in others {
             done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
