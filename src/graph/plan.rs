@@ -3,7 +3,7 @@
 use super::canon::{Canon, CanonInput, Src};
 use super::fuse::{self, FuseLimits};
 use super::lower;
-use crate::device::{Caps, Device, GpuProgram, Prepared, Program};
+use crate::device::{Caps, Device, GpuProgram, Prepared, Program, Readback, Storage};
 use crate::error::Result;
 use std::sync::Arc;
 
@@ -28,6 +28,27 @@ pub enum Fault {
 pub(crate) struct Plan {
     pub name: String,
     pub prepared: Prepared,
+}
+
+impl Plan {
+    /// Run it; `reads` are brought to the host in the same submit.
+    pub fn run(
+        &self,
+        device: &Device,
+        data: &[u64],
+        leaves: &[Storage],
+        outputs: &[Storage],
+        copies_before: &[(Storage, Storage)],
+        reads: &[Storage],
+    ) -> Result<Option<Readback>> {
+        let began = (crate::env::debug() >= 2).then(std::time::Instant::now);
+        let readback = device.run(&self.prepared, data, leaves, outputs, copies_before, reads)?;
+        if let Some(began) = began {
+            device.wait()?;
+            crate::env::tell(2, || format!("ran {} on {} in {:.3} ms", self.name, device.short_name(), began.elapsed().as_secs_f64() * 1e3));
+        }
+        Ok(readback)
+    }
 }
 
 /// What shapes a plan besides its graph.

@@ -1,5 +1,6 @@
 //! What the graph promises: a test for each promise, named for it, on the CPU backend and on a GPU. See `ARCHITECTURE.md`, "What the graph promises".
 
+mod capture;
 mod counters;
 mod custom;
 mod failure;
