@@ -2,7 +2,9 @@
 
 mod adapter;
 mod coop;
+mod disk;
 mod engine;
+mod first_use;
 mod memory;
 mod pipeline;
 mod profile;
@@ -31,6 +33,7 @@ pub use wgpu::Buffer as CallersBuffer;
 use super::{Caps, Coop, CounterValues, Counters, Device, Kind, select};
 use crate::env;
 use crate::error::{Error, Result};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
@@ -51,10 +54,12 @@ pub struct GpuOptions {
     pub emulated_coop: Option<usize>,
     /// On hardware, a run that takes longer than this many milliseconds is split into several submits.
     pub submit_ms: u64,
+    /// Compiled pipelines are kept in this folder, where the backend gives them out. The library writes no other file.
+    pub pipeline_folder: Option<PathBuf>,
 }
 
 impl GpuOptions {
-    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_COOP, WGRAD_SUBMIT_MS.
+    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_COOP, WGRAD_SUBMIT_MS, WGRAD_CACHE.
     pub fn from_env() -> Result<GpuOptions> {
         Ok(GpuOptions {
             floor: false,
@@ -64,6 +69,7 @@ impl GpuOptions {
             coop: env::flag("WGRAD_COOP")?,
             emulated_coop: None,
             submit_ms: env::number("WGRAD_SUBMIT_MS")?,
+            pipeline_folder: env::cache()?,
         })
     }
 }
@@ -74,12 +80,16 @@ pub struct Gpu {
     info: AdapterInfo,
     options: GpuOptions,
     pub(crate) counters: Counters,
+    /// Where it was opened; none for a caller's device.
+    adapter: Option<wgpu::Adapter>,
     device: wgpu::Device,
     queue: wgpu::Queue,
     kept: Arc<scope::Kept>,
     pool: Mutex<memory::Pool>,
     cap: AtomicU64,
     pipelines: Mutex<pipeline::Pipelines>,
+    /// Where compiled pipelines are kept.
+    disk: OnceLock<disk::Disk>,
     binds: Mutex<pipeline::BindCache>,
     /// Temporaries hold no value between runs, so all programs share these.
     workspace: Mutex<Vec<Weak<GpuBuffer>>>,
@@ -134,7 +144,7 @@ impl Gpu {
         });
         let mut info = adapter::describe(&adapter.get_info(), &limits, features);
         info.caps.coop = units.or(options.emulated_coop.map(|edge| Coop { edge, lanes: 32, emulated: true }));
-        Ok(Self::new(id, device, queue, info, options.clone(), kept))
+        Ok(Self::new(id, device, queue, info, options.clone(), kept, Some(adapter.clone())))
     }
 
     /// A caller's device. None of its handlers is replaced; a loss shows as an error of the next readback. What may be used follows from the limits and
@@ -153,32 +163,44 @@ impl Gpu {
                     .help("open the device with wgpu::Limits::default() or more"));
             }
         }
-        Ok(Self::new(id, device, queue, info, GpuOptions::from_env()?, Arc::default()))
+        Ok(Self::new(id, device, queue, info, GpuOptions::from_env()?, Arc::default(), None))
     }
 
-    fn new(id: u64, device: wgpu::Device, queue: wgpu::Queue, mut info: AdapterInfo, options: GpuOptions, kept: Arc<scope::Kept>) -> Arc<Gpu> {
+    fn new(
+        id: u64,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        mut info: AdapterInfo,
+        options: GpuOptions,
+        kept: Arc<scope::Kept>,
+        adapter: Option<wgpu::Adapter>,
+    ) -> Arc<Gpu> {
         if let Some(kind) = options.declared_kind {
             info.kind = kind;
             info.caps.kind = kind;
         }
-        Arc::new(Gpu {
+        let gpu = Arc::new(Gpu {
             id,
             info,
             options,
             counters: Counters::default(),
+            adapter,
             device,
             queue,
             kept,
             pool: Mutex::default(),
             cap: AtomicU64::new(u64::MAX),
             pipelines: Mutex::default(),
+            disk: OnceLock::new(),
             binds: Mutex::default(),
             workspace: Mutex::default(),
             turn: Mutex::default(),
             polls: RwLock::default(),
             checks: Mutex::default(),
             poison: OnceLock::new(),
-        })
+        });
+        gpu.open_disk();
+        gpu
     }
 
     /// The device's number in this process.
