@@ -6,6 +6,7 @@
 
 use crate::device::{Caps, Coop};
 use crate::graph::Call;
+use std::cell::RefCell;
 use std::fmt::Write;
 
 /// What an operand becomes on its way.
@@ -94,7 +95,8 @@ impl CoopTile {
             .into_iter()
             .chain(sizes)
             .fold(call, |call, (name, value)| call.set(name, format!("{value}u")));
-        let call = call.hook("product", &self.product(along));
+        let leaf = Leaf { edge: self.coop.edge, slots: self.coop.emulated.then(RefCell::default) };
+        let call = call.hook("product", &self.product(along, &leaf));
         if !self.coop.emulated {
             return call;
         }
@@ -104,15 +106,14 @@ impl CoopTile {
             .hook("lane_of", &format!("    return index % {lanes}u;"))
             .hook("lanes_of", &format!("    return {lanes}u;"))
             .disable("wgpu_cooperative_matrix")
-            .function("emulated", &emulated(edge))
+            .function("emulated", &emulated(edge, leaf.slots()))
     }
 
     /// The body of the hook `product`.
-    fn product(&self, along: [bool; 2]) -> String {
+    fn product(&self, along: [bool; 2], leaf: &Leaf) -> String {
         let mut out = String::new();
         let two = self.halves == Halves::Two;
         let edge = self.coop.edge;
-        let leaf = Leaf { edge, emulated: self.coop.emulated };
         let ([stride_a, stride_b], [copy_a, copy_b]) = (self.strides(), self.copies());
         let (fours_a, fours_b, deep) = (self.rows / 4, self.columns / 4, TERMS / 4);
         let (high, wide) = (self.part_rows / edge, self.part_columns / edge);
@@ -132,9 +133,9 @@ impl CoopTile {
         }
         for i in 0..high {
             for j in 0..wide {
-                line!("    var c{i}_{j} = {};", leaf.zero());
-                if two {
-                    line!("    var t{i}_{j} = {0};\n    var d{i}_{j} = {0};", leaf.zero());
+                for sum in if two { &["c", "t", "d"][..] } else { &["c"] } {
+                    let name = format!("{sum}{i}_{j}");
+                    line!("    var {name} = {};", leaf.zero(&name));
                 }
             }
         }
@@ -167,11 +168,13 @@ impl CoopTile {
             for half in 0..if two { 2 } else { 1 } {
                 for i in 0..high {
                     let at = format!("{}u + (down + {}u) * {stride_a}u + {}u", half * copy_a, i * edge, s * edge);
-                    line!("        let a{half}_{i} = {};", leaf.load('A', &at, stride_a));
+                    let name = format!("a{half}_{i}");
+                    line!("        let {name} = {};", leaf.load(&name, 'A', &at, stride_a));
                 }
                 for j in 0..wide {
                     let at = format!("{}u + {}u * {stride_b}u + right + {}u", half * copy_b, s * edge, j * edge);
-                    line!("        let b{half}_{j} = {};", leaf.load('B', &at, stride_b));
+                    let name = format!("b{half}_{j}");
+                    line!("        let {name} = {};", leaf.load(&name, 'B', &at, stride_b));
                 }
             }
             for i in 0..high {
@@ -190,7 +193,8 @@ impl CoopTile {
             line!("    terms += {TERMS}u;\n    if terms == {BLOCK}u {{\n        terms = 0u;");
             for i in 0..high {
                 for j in 0..wide {
-                    line!("        t{i}_{j} = {};\n        c{i}_{j} = {};", leaf.add(&format!("t{i}_{j}"), &format!("c{i}_{j}")), leaf.zero());
+                    let (total, sum) = (format!("t{i}_{j}"), format!("c{i}_{j}"));
+                    line!("        {total} = {};\n        {sum} = {};", leaf.add(&total, &sum), leaf.zero(&sum));
                 }
             }
             line!("    }}");
@@ -218,82 +222,81 @@ impl CoopTile {
     }
 }
 
-/// How an operation on small matrices is written: for the hardware, or for the emulation that tests run where there is none.
+/// How an operation on small matrices is written: for the hardware, or for the emulation that tests run where there is none. There each lane holds whole
+/// matrices, by name in slots of one array, as what goes through functions by value takes minutes to compile.
 struct Leaf {
     edge: usize,
-    emulated: bool,
+    slots: Option<RefCell<Vec<String>>>,
 }
 
 impl Leaf {
-    fn zero(&self) -> String {
-        if self.emulated { "Small()".into() } else { format!("coop_mat{0}x{0}<f32, C>()", self.edge) }
+    /// The slot of a name, in the emulation.
+    fn slot(&self, name: &str) -> Option<usize> {
+        let mut slots = self.slots.as_ref()?.borrow_mut();
+        let found = slots.iter().position(|n| n == name);
+        Some(found.unwrap_or_else(|| {
+            slots.push(name.to_string());
+            slots.len() - 1
+        }))
     }
 
-    fn load(&self, role: char, at: &str, stride: usize) -> String {
-        let name = role.to_ascii_lowercase();
-        if self.emulated { format!("load_{name}({at}, {stride}u)") } else { format!("coopLoadT<coop_mat{0}x{0}<f16, {role}>>(&tile_{name}[{at}], {stride}u)", self.edge) }
+    fn slots(&self) -> usize {
+        self.slots.as_ref().map_or(0, |s| s.borrow().len())
+    }
+
+    fn zero(&self, name: &str) -> String {
+        match self.slot(name) {
+            Some(n) => format!("zero({n}u)"),
+            None => format!("coop_mat{0}x{0}<f32, C>()", self.edge),
+        }
+    }
+
+    fn load(&self, name: &str, role: char, at: &str, stride: usize) -> String {
+        let operand = role.to_ascii_lowercase();
+        match self.slot(name) {
+            Some(n) => format!("load_{operand}({n}u, {at}, {stride}u)"),
+            None => format!("coopLoadT<coop_mat{0}x{0}<f16, {role}>>(&tile_{operand}[{at}], {stride}u)", self.edge),
+        }
     }
 
     fn multiply(&self, a: &str, b: &str, c: &str) -> String {
-        format!("{}({a}, {b}, {c})", if self.emulated { "multiply_add" } else { "coopMultiplyAdd" })
+        format!("{}({a}, {b}, {c})", if self.slots.is_some() { "multiply_add" } else { "coopMultiplyAdd" })
     }
 
     fn add(&self, a: &str, b: &str) -> String {
-        if self.emulated { format!("add({a}, {b})") } else { format!("({a} + {b})") }
+        if self.slots.is_some() { format!("add({a}, {b})") } else { format!("({a} + {b})") }
     }
 
     /// The sum of products with a low half, at its place.
     fn low(&self, d: &str) -> String {
-        if self.emulated { format!("low({d})") } else { format!("{d} * 0.00048828125") }
+        if self.slots.is_some() { format!("low({d})") } else { format!("{d} * 0.00048828125") }
     }
 
     fn store(&self, c: &str, at: &str) -> String {
-        if self.emulated { format!("store_small({c}, {at});") } else { format!("coopStoreT({c}, &result[{at}], {}u);", self.edge) }
+        if self.slots.is_some() { format!("store_small({c}, {at});") } else { format!("coopStoreT({c}, &result[{at}], {}u);", self.edge) }
     }
 }
 
-/// The operations on small matrices in plain WGSL: every lane holds the whole matrix, and all store the same.
-fn emulated(edge: usize) -> String {
+/// The operations on small matrices in plain WGSL. What changes a matrix gives its slot back.
+fn emulated(edge: usize, slots: usize) -> String {
     let n = edge * edge;
-    let load = |name: char| {
-        format!("fn load_{name}(at: u32, stride: u32) -> Small {{\n    var m = Small();\n    for (var i = 0u; i < {n}u; i++) {{\n        m[i] = f32(tile_{name}[at + i / {edge}u * stride + i % {edge}u]);\n    }}\n    return m;\n}}\n")
+    let function = |head: &str, body: &str, slot: &str| {
+        let back = if slot.is_empty() { String::new() } else { format!("    return {slot};\n") };
+        format!("fn {head} {{\n    for (var i = 0u; i < {n}u; i++) {{\n        {body}\n    }}\n{back}}}\n")
     };
-    format!(
-        "alias Small = array<f32, {n}>;
-{}{}fn multiply_add(a: Small, b: Small, c: Small) -> Small {{
-    var x = a;
-    var y = b;
-    var m = c;
-    for (var i = 0u; i < {n}u; i++) {{
-        for (var k = 0u; k < {edge}u; k++) {{
-            m[i] += x[i / {edge}u * {edge}u + k] * y[k * {edge}u + i % {edge}u];
-        }}
-    }}
-    return m;
-}}
-fn add(a: Small, b: Small) -> Small {{
-    var x = a;
-    var y = b;
-    for (var i = 0u; i < {n}u; i++) {{
-        x[i] += y[i];
-    }}
-    return x;
-}}
-fn low(a: Small) -> Small {{
-    var x = a;
-    for (var i = 0u; i < {n}u; i++) {{
-        x[i] *= 0.00048828125;
-    }}
-    return x;
-}}
-fn store_small(a: Small, at: u32) {{
-    var x = a;
-    for (var i = 0u; i < {n}u; i++) {{
-        result[at + i] = x[i];
-    }}
-}}
-",
-        load('a'),
-        load('b')
-    )
+    let place = |name: char| format!("small[s * {n}u + i] = f32(tile_{name}[at + i / {edge}u * stride + i % {edge}u]);");
+    let product = format!(
+        "for (var k = 0u; k < {edge}u; k++) {{\n            small[c * {n}u + i] += small[a * {n}u + i / {edge}u * {edge}u + k] * small[b * {n}u + k * {edge}u + i % {edge}u];\n        }}"
+    );
+    [
+        format!("var<private> small: array<f32, {}>;\n", n * slots),
+        function("zero(s: u32) -> u32", &format!("small[s * {n}u + i] = 0.0;"), "s"),
+        function("load_a(s: u32, at: u32, stride: u32) -> u32", &place('a'), "s"),
+        function("load_b(s: u32, at: u32, stride: u32) -> u32", &place('b'), "s"),
+        function("multiply_add(a: u32, b: u32, c: u32) -> u32", &product, "c"),
+        function("add(a: u32, b: u32) -> u32", &format!("small[a * {n}u + i] += small[b * {n}u + i];"), "a"),
+        function("low(d: u32) -> u32", &format!("small[d * {n}u + i] *= 0.00048828125;"), "d"),
+        function("store_small(c: u32, at: u32)", &format!("result[at + i] = small[c * {n}u + i];"), ""),
+    ]
+    .concat()
 }
