@@ -73,7 +73,7 @@ pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Po
     let program = match device {
         Device::Cpu(cpu) => {
             let fuse = policy.fuse && !cpu.definition;
-            let groups = fuse::fuse(canon, FuseLimits { rows: fuse, prologue: false, bindings: 8 });
+            let groups = fuse::fuse(canon, FuseLimits { rows: fuse, prologue: false, bindings: 8, caps: None });
             Program::Host(lower::lower_host(canon, &groups, cpu.definition, policy.fault)?)
         }
         #[cfg(feature = "gpu")]
@@ -85,7 +85,7 @@ pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Po
 /// What a GPU that can do `caps` runs for `canon`, common nodes merged already.
 pub(super) fn gpu_program(canon: &Canon, caps: &Caps, policy: Policy) -> Result<GpuProgram> {
     let bindings = (caps.max_storage_bindings as usize).min(8);
-    let groups = fuse::fuse(canon, FuseLimits { rows: policy.fuse, prologue: policy.fuse, bindings });
+    let groups = fuse::fuse(canon, FuseLimits { rows: policy.fuse, prologue: policy.fuse, bindings, caps: Some(caps).filter(|_| policy.fuse) });
     lower::lower_gpu(canon, &groups, caps, policy.fault)
 }
 

@@ -108,7 +108,8 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
         .collect();
     let epilogue = (!group.rows.is_empty()).then(|| build_steps(canon, slots, &group.rows, Some(root), None));
     let prologue = has_prologue.then(|| build_steps(canon, slots, &group.prologue, None, group.prologue.last().copied()));
-    let outputs: Vec<(Option<Slot>, Meta)> = node.outs.iter().enumerate().map(|(o, m)| (slots.of(Src::Node(root, o as u8)), *m)).collect();
+    let mut outputs: Vec<(Option<Slot>, Meta)> = node.outs.iter().enumerate().map(|(o, m)| (slots.of(Src::Node(root, o as u8)), *m)).collect();
+    outputs.extend(group.sum.map(|s| (slots.of(Src::Node(s, 0)), canon.nodes[s as usize].outs[0])));
     let scratch_base = slots.temps.len();
     let mut ctx = LaunchCtx {
         inputs: &inputs,

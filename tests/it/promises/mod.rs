@@ -7,6 +7,7 @@ mod failure;
 mod fusion;
 mod history;
 mod interop;
+mod launches;
 mod memory;
 mod models;
 mod plans;
