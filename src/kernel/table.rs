@@ -17,6 +17,7 @@ kernels! {
     "bench_copy": "bench/copy.wgsl", "a large buffer copied: its bandwidth of both";
     "map": "elementwise/map.wgsl", "fused elementwise operations over one index space";
     "map4": "elementwise/map4.wgsl", "fused elementwise operations, four neighbours at a time";
+    "halves": "elementwise/halves.wgsl", "a value as halves, two to a word";
     "reduce": "reduce/reduce.wgsl", "sum, maximum or minimum over some dimensions, in parts";
     "arg": "reduce/arg.wgsl", "index of the largest or smallest element along a dimension";
     "softmax": "softmax/softmax.wgsl", "softmax or its logarithm, a row an invocation";
@@ -56,6 +57,7 @@ kernels! {
 
 /// Files that others join by `// use name`.
 pub(super) static LIBRARIES: &[(&str, &str)] = &[
+    ("half", include_str!("../../shaders/half.wgsl")),
     ("layout", include_str!("../../shaders/layout.wgsl")),
     ("math", include_str!("../../shaders/math.wgsl")),
     ("philox", include_str!("../../shaders/philox.wgsl")),

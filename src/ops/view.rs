@@ -144,6 +144,7 @@ pub(crate) fn contiguous_copy(t: &Tensor) -> Result<Tensor> {
 pub(super) fn cast(t: &Tensor, dtype: DType) -> Result<Tensor> {
     let name = match dtype {
         DType::F32 => "to_f32",
+        DType::F16 => "to_f16",
         DType::F64 => "to_f64",
         DType::I32 => "to_i32",
         DType::U32 => "to_u32",

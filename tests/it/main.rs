@@ -10,6 +10,7 @@ mod fuzz;
 mod golden;
 mod golden_ops;
 mod gpu_device;
+mod halves;
 mod op_table;
 mod ops;
 mod promises;
