@@ -4,6 +4,7 @@
 //! read, or until `flush` or an optimizer's step asks for everything that live handles still name. See `ARCHITECTURE.md`, "What the graph promises".
 
 mod arena;
+mod autocast;
 mod canon;
 mod engine;
 mod explain;
@@ -22,6 +23,8 @@ mod tensor;
 mod watch;
 
 pub(crate) use arena::Arena;
+pub use autocast::{Autocast, autocast};
+pub(crate) use autocast::without_autocast;
 pub(crate) use engine::Engine;
 #[doc(hidden)]
 pub use engine::{Planned, plan_with};

@@ -4,7 +4,7 @@ use super::table::{Arg, Misuse, OpEntry, Order, Sample};
 use super::view::ok;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled};
+use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled};
 use crate::tensor::{DType, Meta, Shape};
 
 /// How [`Tensor::batch_norm`] works.
@@ -60,11 +60,17 @@ impl Op for Normalize {
         key.flag(self.affine);
     }
 
+    fn autocast(&self) -> Autocast {
+        Autocast::Keep
+    }
+
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
         let [m, _, c, _] = inputs[0].shape[..] else { return Err(Error::internal("batch_norm: the input was not brought to four dimensions")) };
-        if let Some(bad) = inputs[1..].iter().find(|i| **i != Meta::new(inputs[0].dtype, [m, c])) {
+        // Halves are normalised by statistics in f32, as autocast makes them, or by halves.
+        let want = Meta::new(if inputs[0].dtype == DType::F16 { inputs[1].dtype } else { inputs[0].dtype }, [m, c]);
+        if let Some(bad) = inputs[1..].iter().find(|i| **i != want || !i.dtype.is_float()) {
             let per = bad.shape.without(0);
-            return Err(Error::shape(format!("batch_norm: weight and bias must be {}[{c}], got {}{per}", inputs[0].dtype, bad.dtype)));
+            return Err(Error::shape(format!("batch_norm: weight and bias must be {}[{c}], got {}{per}", want.dtype, bad.dtype)));
         }
         Ok(vec![inputs[0]])
     }
@@ -132,7 +138,9 @@ impl Op for Normalize {
     fn backward(&self, ctx: &Saved<'_>, grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let mut out = vec![None; ctx.input_count()];
         let Some(g) = &grads[0] else { return Ok(out) };
-        let x = ctx.input(0);
+        // Sums over a batch are beyond what halves hold: where the statistics are floats, so is all of this.
+        let of = ctx.input(1).dtype();
+        let (x, g) = (&ctx.input(0).try_to_dtype(of)?, &g.try_to_dtype(of)?);
         // The statistics came from the detached input. Where the gradient is differentiated in turn, they are needed as functions of it.
         let [mean, inverse] = if grad_enabled() {
             let [mean, inverse, _] = statistics(x, ctx.slots().floats[0])?;
@@ -147,7 +155,7 @@ impl Op for Normalize {
             let scale = if self.affine { &inverse * ctx.input(3) } else { inverse.clone() };
             // The deviation once more, with the other sign: as the same node it would be stored for both of its readers, which costs more than to compute it.
             let rest = g - spread(&sum.div_scalar(count))? + (spread(&mean)? - x) * spread(&(&inverse * &along.div_scalar(count)))?;
-            out[0] = Some(rest * spread(&scale)?);
+            out[0] = Some((rest * spread(&scale)?).try_to_dtype(ctx.input_meta(0).dtype)?);
         }
         if self.affine {
             out[3] = Some(along);

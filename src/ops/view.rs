@@ -4,7 +4,7 @@ use super::rows::row;
 use super::table::{Arg, Misuse, OpEntry, Order, Sample};
 use crate::device::cpu::{CpuView, CpuViewMut};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Key, LaunchCtx, Op, Saved, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Key, LaunchCtx, Op, Saved, Slots, Tensor};
 use crate::tensor::{DType, Layout, Meta, Shape, broadcast};
 
 /// A view of its one input. Positions (narrow's start) are slots; everything else is structure.
@@ -38,6 +38,10 @@ impl Op for View {
             View::Narrow(d, n) => key.ints(&[*d, *n]),
             View::Detach => key,
         };
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Keep
     }
 
     fn infer(&self, slots: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {

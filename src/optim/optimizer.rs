@@ -4,7 +4,7 @@ use super::update::{Rule, Update};
 use crate::error::{Error, Result};
 use crate::graph::{self, Arena, Engine, Phase, Slots, Tensor};
 use crate::nn::Param;
-use crate::tensor::{Data, Meta};
+use crate::tensor::{DType, Data, Meta};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -129,6 +129,10 @@ impl Core {
         };
         for (i, p) in core.params.iter().enumerate() {
             let t = p.tensor();
+            if t.dtype() == DType::F16 {
+                return Err(Error::invalid(format!("{}: parameter {i} is f16, too coarse for small steps", rule.name))
+                    .help("keep parameters in f32, and record the model inside autocast"));
+            }
             if t.device() != first.device() || t.dtype() != first.dtype() {
                 return Err(Error::invalid(format!(
                     "{}: parameter {i} is {} on {}, the first is {} on {}",

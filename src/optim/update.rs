@@ -3,7 +3,7 @@
 use crate::device::Slot;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Arenas, Key, LaunchCtx, Op, Slots};
+use crate::graph::{Arenas, Autocast, Key, LaunchCtx, Op, Slots};
 use crate::tensor::{DType, Meta};
 
 /// A rule: what one step does to one element.
@@ -68,6 +68,10 @@ impl Op for Update {
         self.slices.iter().chain(&self.groups).for_each(|&x| {
             key.int(x);
         });
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Keep
     }
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {

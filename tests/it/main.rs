@@ -11,6 +11,7 @@ mod golden;
 mod golden_ops;
 mod gpu_device;
 mod halves;
+mod mixed;
 mod op_table;
 mod ops;
 mod promises;
