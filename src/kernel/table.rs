@@ -35,6 +35,8 @@ kernels! {
     "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
     "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
     "update": "optim/update.wgsl", "a step of any optimizer over an arena";
+    "found_inf": "optim/found_inf.wgsl", "whether gradients in an arena are finite";
+    "scaling": "optim/scaling.wgsl", "what a step with a scaled loss does, and the next scale";
     "place": "optim/place.wgsl", "copy of a value into its slice of an arena";
     "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
     "matmul_lanes": "matmul/matmul_lanes.wgsl", "matrix product in register blocks of lanes that read for each other";

@@ -1,14 +1,15 @@
 //! The training loop. It tells what happens; whatever reacts to it is a callback.
 
 use super::evaluate::{Sums, batch_name, evaluate};
-use super::{Callback, Epoch, Event, Flow, Resident, Schedule};
+use super::{Callback, Epoch, Event, Flow, Precision, Resident, Schedule};
 use crate::data::{Augment, Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::{self, Tensor};
 use crate::nn::Module;
-use crate::optim::Optimizer;
+use crate::optim::{GradScaler, Optimizer};
 use crate::rng::philox;
+use crate::tensor::DType;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -30,6 +31,8 @@ pub struct TrainOptions {
     pub augment: Augment,
     /// How much of a class's target is spread evenly over all classes; 0 for none. What is told of training then has it, too.
     pub label_smoothing: f64,
+    /// In which element types.
+    pub precision: Precision,
     /// Ends the run at the next step where it is set.
     pub cancel: Option<Arc<AtomicBool>>,
 }
@@ -51,6 +54,7 @@ impl Default for TrainOptions {
             seed: 0,
             augment: Augment::default(),
             label_smoothing: 0.0,
+            precision: Precision::F32,
             cancel: None,
         }
     }
@@ -71,6 +75,8 @@ pub struct Trainer<'a> {
     optimizer: Box<dyn Optimizer + 'a>,
     options: TrainOptions,
     callbacks: Vec<Box<dyn Callback + 'a>>,
+    /// Of a run in mixed precision.
+    scaler: Option<GradScaler>,
 }
 
 impl<'a> Trainer<'a> {
@@ -85,7 +91,7 @@ impl<'a> Trainer<'a> {
             return Err(Error::invalid(format!("train: {} epochs of batches of {}: both must be at least 1", options.epochs, options.batch_size)));
         }
         options.augment.check()?;
-        Ok(Trainer { model, optimizer, options, callbacks: Vec::new() })
+        Ok(Trainer { model, optimizer, options, callbacks: Vec::new(), scaler: None })
     }
 
     /// Let `callback` listen, too. Callbacks hear in the order in which they came.
@@ -105,6 +111,7 @@ impl<'a> Trainer<'a> {
         let validation = validation.map(|v| Resident::new(v, device)).transpose()?;
         let loader = Loader::new(data.len(), self.options.batch_size)?;
         let image = self.image_shape(data)?;
+        self.scaler = self.options.precision.scaler(device)?;
         let steps = loader.batches().len();
         self.tell(&Event::Started { epochs: self.options.epochs, steps, samples: data.len() })?;
         let mut report = Report { epochs: Vec::new(), cancelled: false };
@@ -149,7 +156,8 @@ impl<'a> Trainer<'a> {
         self.tell(&Event::EpochStarted { epoch })?;
         let order = loader.order(self.options.seed, epoch as u32, philox).into_iter().map(|i| i as i32).collect::<Vec<_>>();
         let order = Tensor::new(order, [train.len()], train.device())?;
-        let mut sums = Sums::new(train.device())?;
+        let mut sums = Sums::new(train.device(), self.scaler.is_some())?;
+        let skipped_before = self.scaler.as_ref().map_or(Ok(0), GradScaler::skipped)?;
         let steps = loader.batches().len();
         self.model.set_training(true);
         for (n, range) in loader.batches().enumerate() {
@@ -171,7 +179,11 @@ impl<'a> Trainer<'a> {
             return Err(Error::invalid(format!("train: epoch {}: the loss is {}", epoch + 1, score.loss)).help("try a lower learning rate"));
         }
         let validation = validation.map(|v| evaluate(self.model, v, self.options.evaluation_batch_size(), "validation")).transpose()?;
-        let done = Epoch { epoch, train: score, validation, learning_rate: self.optimizer.lr(), elapsed: began.elapsed() };
+        let (loss_scale, skipped) = match &self.scaler {
+            Some(s) => (Some(s.get_scale()?), s.skipped()? - skipped_before),
+            None => (None, 0),
+        };
+        let done = Epoch { epoch, train: score, validation, learning_rate: self.optimizer.lr(), loss_scale, skipped, elapsed: began.elapsed() };
         let flow = self.tell(&Event::EpochEnded(&done))?;
         Ok(Outcome::Done(done, flow))
     }
@@ -179,19 +191,32 @@ impl<'a> Trainer<'a> {
     /// Record forward and backward, and let the optimizer execute all of it with its update: one submit, unless somebody wants to see the gradients.
     fn step(&mut self, step: usize, train: &Resident, order: &Tensor, start: usize, length: usize, sums: &mut Sums) -> Result<()> {
         let (x, y) = train.batch(order, start, length)?;
-        let outputs = self.model.try_forward(&x)?;
-        let loss = train.objective().loss(&outputs, &y, self.options.label_smoothing)?;
+        let forward = || {
+            let outputs = self.model.try_forward(&x)?;
+            let loss = train.objective().loss(&outputs, &y, self.options.label_smoothing)?;
+            Ok::<_, Error>((outputs, loss))
+        };
+        let (outputs, loss) = if self.scaler.is_some() { graph::autocast(DType::F16, forward) } else { forward() }?;
         let hits = graph::no_grad(|| train.objective().hits(&outputs, &y))?;
         sums.add(&loss, hits.as_ref(), length)?;
-        loss.backward()?;
+        match &self.scaler {
+            Some(scaler) => scaler.scale(&loss)?.backward()?,
+            None => loss.backward()?,
+        }
         // What no handle names is never stored.
         drop((x, y, outputs, loss, hits));
         if self.callbacks.iter().any(|c| c.wants_gradients()) {
-            graph::flush(train.device())?;
             let params = self.optimizer.params().to_vec();
+            if let Some(scaler) = &mut self.scaler {
+                scaler.unscale(&params)?;
+            }
+            graph::flush(train.device())?;
             self.tell(&Event::GradientsReady { step, params: &params })?;
         }
-        self.optimizer.step()?;
+        match &mut self.scaler {
+            Some(scaler) => scaler.step(&mut *self.optimizer)?,
+            None => self.optimizer.step()?,
+        }
         self.optimizer.zero_grad();
         Ok(())
     }

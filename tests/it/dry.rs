@@ -14,7 +14,7 @@ use wgrad::graph::{Watched, watch};
 use wgrad::kernel::{KERNELS, joined};
 use wgrad::nn::Param;
 use wgrad::ops::{self, Arg, rows};
-use wgrad::optim::{Adam, AdamOptions, AdamW, Optimizer, Sgd, SgdOptions};
+use wgrad::optim::{Adam, AdamOptions, AdamW, GradScaler, Optimizer, Sgd, SgdOptions};
 use wgrad::tensor::{DType, Shape};
 use wgrad::{Result, Tensor};
 
@@ -67,7 +67,12 @@ fn optimizers() -> Result<()> {
         Box::new(Adam::new(params()?, AdamOptions::default())?),
         Box::new(AdamW::new(params()?, AdamOptions { amsgrad: true, ..Default::default() })?),
     ];
-    steps.into_iter().try_for_each(|mut o| o.step())
+    steps.into_iter().try_for_each(|mut o| o.step())?;
+    let scaled: Vec<Box<dyn Optimizer>> = vec![
+        Box::new(Sgd::new(params()?, SgdOptions { momentum: 0.9, ..Default::default() })?),
+        Box::new(AdamW::new(params()?, AdamOptions { amsgrad: true, ..Default::default() })?),
+    ];
+    scaled.into_iter().try_for_each(|mut o| GradScaler::new(Default::default(), &device)?.step(&mut *o))
 }
 
 fn emitted() -> &'static Emitted {

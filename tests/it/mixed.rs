@@ -2,8 +2,11 @@
 
 use crate::common;
 use crate::ops::adapter;
-use wgrad::nn::{BatchNorm2d, Conv2d, Linear, Module, Sequential};
+use wgrad::data::{Dataset, Targets};
+use wgrad::nn::{BatchNorm2d, Conv2d, Linear, Module, Param, ReLU, Sequential};
+use wgrad::optim::{Adam, AdamOptions, AdamW, GradScaler, GradScalerOptions, Optimizer, Sgd, SgdOptions};
 use wgrad::tensor::DType;
+use wgrad::train::{Event, Flow, Precision, TrainOptions, Trainer, gradients};
 use wgrad::{Device, Generator, Result, Tensor, autocast};
 
 fn devices() -> Vec<Device> {
@@ -116,4 +119,217 @@ fn models_at_once_and_recomputed_ones_have_the_bits_of_plain_ones() -> Result<()
     };
     assert_eq!(grad(true)?, grad(false)?);
     Ok(())
+}
+
+/// Two parameters, and the gradients that step `n` gives them: `bad` puts one that is not finite among them.
+fn params(device: &Device) -> Result<Vec<Param>> {
+    [("p", 70), ("q", 3)].iter().map(|&(name, n)| Param::new(&numbers(name, &[n], device)?)).collect()
+}
+
+fn give(params: &[Param], n: usize, scale: f64, bad: Option<f32>) -> Result<()> {
+    for (k, p) in params.iter().enumerate() {
+        let g = numbers(&format!("g{n}"), p.shape(), p.tensor().device())? * scale;
+        let mut values = g.to_vec::<f32>()?;
+        if let Some(bad) = bad.filter(|_| k == 1) {
+            values[2] = bad;
+        }
+        p.set_grad(Some(Tensor::new(values, *p.shape(), p.tensor().device())?));
+    }
+    Ok(())
+}
+
+type Make = fn(Vec<Param>) -> Result<Box<dyn Optimizer>>;
+
+const OPTIMIZERS: [Make; 4] = [
+    |p| Ok(Box::new(Sgd::new(p, SgdOptions { lr: 0.1, ..Default::default() })?)),
+    |p| Ok(Box::new(Sgd::new(p, SgdOptions { lr: 0.1, momentum: 0.9, dampening: 0.5, ..Default::default() })?)),
+    |p| Ok(Box::new(Adam::new(p, AdamOptions { lr: 0.1, ..Default::default() })?)),
+    |p| Ok(Box::new(AdamW::new(p, AdamOptions { lr: 0.1, amsgrad: true, weight_decay: 0.1, ..Default::default() })?)),
+];
+
+fn values(params: &[Param]) -> Result<Vec<f32>> {
+    Ok(params.iter().map(|p| p.tensor().to_vec::<f32>()).collect::<Result<Vec<_>>>()?.concat())
+}
+
+#[test]
+fn a_step_that_overflows_is_as_if_it_had_not_been() -> Result<()> {
+    for device in devices() {
+        for make in OPTIMIZERS {
+            // The first, one in the middle, and two in a row are lost.
+            let bad = [Some(f32::INFINITY), None, Some(f32::NAN), Some(f32::NEG_INFINITY), None, None];
+            let (plain, scaled) = (params(&device)?, params(&device)?);
+            let (mut one, mut other) = (make(plain.clone())?, make(scaled.clone())?);
+            let mut scaler = GradScaler::new(GradScalerOptions { init_scale: 1024.0, growth_interval: 100, ..Default::default() }, &device)?;
+            let mut scale = 1024.0;
+            for (n, bad) in bad.into_iter().enumerate() {
+                let before = values(&scaled)?;
+                give(&scaled, n, scale, bad)?;
+                scaler.step(&mut *other)?;
+                if bad.is_some() {
+                    assert_eq!(values(&scaled)?, before, "{device:?}: {other:?}");
+                    scale /= 2.0;
+                } else {
+                    give(&plain, n, 1.0, None)?;
+                    one.step()?;
+                }
+                assert_eq!(scaler.get_scale()?, scale);
+            }
+            assert_eq!(scaler.skipped()?, 3);
+            let (got, want) = (values(&scaled)?, values(&plain)?);
+            // The corrections of Adam are computed on the device.
+            assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= 2e-6), "{device:?}: {other:?}: {got:?}, not {want:?}");
+            let taken = |o: &dyn Optimizer| Ok::<_, wgrad::Error>(o.state_dict()?.iter().find(|(n, _)| n == "step").map(|(_, t)| t.item()));
+            assert_eq!(taken(&*other)?.unwrap()?, 3.0);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn without_overflow_a_scaled_step_has_the_bits_of_a_plain_one() -> Result<()> {
+    for device in devices() {
+        for make in OPTIMIZERS {
+            let (plain, scaled) = (params(&device)?, params(&device)?);
+            let (mut one, mut other) = (make(plain.clone())?, make(scaled.clone())?);
+            let mut scaler = GradScaler::new(GradScalerOptions { growth_interval: 2, ..Default::default() }, &device)?;
+            let mut scales = Vec::new();
+            for n in 0..5 {
+                scales.push(scaler.get_scale()?);
+                give(&scaled, n, scaler.get_scale()?, None)?;
+                give(&plain, n, 1.0, None)?;
+                scaler.step(&mut *other)?;
+                one.step()?;
+            }
+            assert_eq!(scales, [65536.0, 65536.0, 131072.0, 131072.0, 262144.0]);
+            assert_eq!(values(&scaled)?, values(&plain)?, "{device:?}: {other:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_scale_stays_where_it_can_be_used() -> Result<()> {
+    let device = common::fast();
+    let p = params(&device)?;
+    let mut sgd = Sgd::new(p.clone(), SgdOptions::default())?;
+    let mut scaler = GradScaler::new(GradScalerOptions { init_scale: f64::from(f32::MAX), growth_interval: 1, ..Default::default() }, &device)?;
+    for n in 0..3 {
+        give(&p, n, 1.0, None)?;
+        scaler.step(&mut sgd)?;
+    }
+    assert_eq!(scaler.get_scale()?, 2f64.powi(127));
+    for n in 0..300 {
+        give(&p, n, 1.0, Some(f32::NAN))?;
+        scaler.step(&mut sgd)?;
+    }
+    assert_eq!((scaler.get_scale()?, scaler.skipped()?), (2f64.powi(-100), 300));
+    for (options, message) in [
+        (GradScalerOptions { init_scale: f64::INFINITY, ..Default::default() }, "grad_scaler: init_scale must be above 0 and finite in f32, got inf"),
+        (GradScalerOptions { growth_factor: 0.5, ..Default::default() }, "grad_scaler: growth_factor must be at least 1, got 0.5"),
+        (GradScalerOptions { backoff_factor: 1.0, ..Default::default() }, "grad_scaler: backoff_factor must be between 0 and 1, got 1"),
+        (GradScalerOptions { growth_interval: 0, ..Default::default() }, "grad_scaler: growth_interval must be at least 1, got 0"),
+    ] {
+        assert_eq!(GradScaler::new(options, &device).unwrap_err().to_string(), message);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_resumed_run_has_the_bits_of_one_that_was_not_interrupted() -> Result<()> {
+    for device in devices() {
+        let options = GradScalerOptions { init_scale: 512.0, growth_interval: 2, ..Default::default() };
+        let step = |p: &[Param], o: &mut dyn Optimizer, s: &mut GradScaler, n: usize| -> Result<()> {
+            give(p, n, 100.0, (n % 3 == 1).then_some(f32::INFINITY))?;
+            s.step(o)
+        };
+        let p = params(&device)?;
+        let (mut optimizer, mut scaler) = (OPTIMIZERS[2](p.clone())?, GradScaler::new(options, &device)?);
+        (0..5).try_for_each(|n| step(&p, &mut *optimizer, &mut scaler, n))?;
+        let (weights, state, scale) = (values(&p)?, optimizer.state_dict()?, scaler.state_dict()?);
+        (5..9).try_for_each(|n| step(&p, &mut *optimizer, &mut scaler, n))?;
+
+        let again = params(&device)?;
+        let (a, b) = weights.split_at(70);
+        again[0].set(&Tensor::new(a, [70], &device)?)?;
+        again[1].set(&Tensor::new(b, [3], &device)?)?;
+        let (mut other, mut resumed) = (OPTIMIZERS[2](again.clone())?, GradScaler::new(options, &device)?);
+        other.load_state_dict(&state)?;
+        resumed.load_state_dict(&scale)?;
+        (5..9).try_for_each(|n| step(&again, &mut *other, &mut resumed, n))?;
+        assert_eq!(values(&again)?, values(&p)?, "{device:?}");
+        assert_eq!((resumed.get_scale()?, resumed.skipped()?), (scaler.get_scale()?, scaler.skipped()?));
+    }
+    Ok(())
+}
+
+/// 50 points in two classes, by the sign of x - y; the features of `huge` are beyond what halves hold.
+fn points(huge: Option<usize>) -> Dataset {
+    let at = |i: usize| [(i * 37 % 50) as f32 / 25.0 - 1.0, (i * 11 % 50) as f32 / 25.0 - 0.99];
+    let mut features: Vec<f32> = (0..50).flat_map(at).collect();
+    let labels = features.chunks(2).map(|p| i32::from(p[0] > p[1])).collect();
+    if let Some(i) = huge {
+        features[2 * i] = 1e30;
+    }
+    Dataset::new(features, &[2], Targets::Classes { labels, classes: 2 }).unwrap()
+}
+
+fn trained(device: &Device, data: &Dataset, options: TrainOptions) -> Result<(Sequential, wgrad::train::Report)> {
+    let g = Generator::new(3);
+    let model = Sequential::new().then(Linear::new(2, 8, &g, device)?).then(ReLU).then(Linear::new(8, 2, &g, device)?);
+    let adam = Adam::new(model.parameters(), AdamOptions { lr: options.learning_rate, ..Default::default() })?;
+    let report = Trainer::new(&model, adam, options)?.fit(data, None, device)?;
+    Ok((model, report))
+}
+
+fn mixed(epochs: usize, init_scale: f64) -> TrainOptions {
+    let precision = Precision::Mixed(GradScalerOptions { init_scale, ..Default::default() });
+    TrainOptions { epochs, batch_size: 16, learning_rate: 0.02, precision, ..Default::default() }
+}
+
+#[test]
+fn training_survives_overflows_and_learns_on() -> Result<()> {
+    for device in devices() {
+        // A scale that overflows at once; and a sample that overflows in every epoch, whose batch is left out.
+        for (huge, scale, skipped) in [(None, f64::from(f32::MAX), 50..200), (Some(7), 1024.0, 40..41)] {
+            let (model, report) = trained(&device, &points(huge), mixed(40, scale))?;
+            let last = report.epochs.last().unwrap();
+            assert!(model.state_dict().iter().all(|(_, t)| t.to_vec::<f32>().unwrap().iter().all(|v| v.is_finite())));
+            assert!(last.train.accuracy.unwrap() > 0.9 && last.train.loss < 0.4, "{device:?}: {last:?}");
+            let all: u64 = report.epochs.iter().map(|e| e.skipped).sum();
+            assert!(skipped.contains(&all), "{device:?}: {all} steps skipped");
+        }
+    }
+    // Where nothing is finite, there is nothing to go on with.
+    let data = Dataset::new(vec![1e30; 100], &[2], Targets::Classes { labels: vec![0; 50], classes: 2 })?;
+    assert!(trained(&common::fast(), &data, mixed(3, 1024.0)).unwrap_err().to_string().starts_with("train: epoch 1: the loss is NaN"));
+    Ok(())
+}
+
+#[test]
+fn listeners_get_gradients_scaled_back() -> Result<()> {
+    let device = common::fast();
+    let first = |precision: Precision| -> Result<Vec<f32>> {
+        let g = Generator::new(3);
+        let model = Linear::new(2, 2, &g, &device)?;
+        let sgd = Sgd::new(model.parameters(), SgdOptions { lr: 0.1, ..Default::default() })?;
+        let mut seen = Vec::new();
+        let look = gradients(|params| {
+            seen = params[0].grad().unwrap().to_vec::<f32>()?;
+            Ok(())
+        });
+        let stop = |e: &Event<'_>| Ok(if matches!(e, Event::StepEnded { .. }) { Flow::Stop } else { Flow::Continue });
+        Trainer::new(&model, sgd, TrainOptions { precision, ..Default::default() })?.callback(look).callback(stop).fit(&points(None), None, &device)?;
+        Ok(seen)
+    };
+    let (plain, mixed) = (first(Precision::F32)?, first(Precision::Mixed(Default::default()))?);
+    assert!(plain.iter().zip(&mixed).all(|(a, b)| (a - b).abs() < 1e-3) && plain != mixed, "{plain:?} {mixed:?}");
+    Ok(())
+}
+
+#[test]
+fn parameters_of_halves_are_refused() {
+    let device = common::fast();
+    let p = Param::new(&Tensor::ones([2], &device).to_dtype(DType::F16)).unwrap();
+    let e = Sgd::new(vec![p], SgdOptions::default()).unwrap_err().to_string();
+    assert_eq!(e, "sgd: parameter 0 is f16, too coarse for small steps\nhelp: keep parameters in f32, and record the model inside autocast");
 }
