@@ -20,21 +20,38 @@ fn half_words(v: vec4<f32>) -> vec2<u32> {
     return h.xz | (h.yw << vec2<u32>(16u));
 }
 
+// The values of halves, given as the low 16 bits. Without unpack2x16float, which not every device has.
+fn half_values(h: vec4<u32>) -> vec4<f32> {
+    let a = h & vec4<u32>(0x7fffu);
+    let normal = (a << vec4<u32>(13u)) + 0x38000000u;
+    let small = bitcast<vec4<u32>>(vec4<f32>(a) * 5.9604645e-08);
+    let finite = select(normal, small, a < vec4<u32>(0x400u));
+    let all = select(finite, (a << vec4<u32>(13u)) | vec4<u32>(0x7f800000u), a >= vec4<u32>(0x7c00u));
+    return bitcast<vec4<f32>>(all | ((h & vec4<u32>(0x8000u)) << vec4<u32>(16u)));
+}
+
 fn half_from4(w: vec2<u32>) -> vec4<f32> {
-    return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));
+    return half_values(vec4<u32>(w.x & 0xffffu, w.x >> 16u, w.y & 0xffffu, w.y >> 16u));
 }
 
 // Element i, which lies in word w.
 fn half_from(w: u32, i: u32) -> f32 {
-    let pair = unpack2x16float(w);
-    return select(pair.x, pair.y, (i & 1u) == 1u);
+    return half_values(vec4<u32>((w >> ((i & 1u) * 16u)) & 0xffffu)).x;
 }
 
 // The nearest halves as f32s.
 fn half_of4(v: vec4<f32>) -> vec4<f32> {
-    return half_from4(half_words(v));
+    let bits = bitcast<vec4<u32>>(v);
+    let a = bits & vec4<u32>(0x7fffffffu);
+    let normal = (a + 0xfffu + ((a >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u);
+    let steps = bitcast<vec4<u32>>(bitcast<vec4<f32>>(a) + 0.5) - 0x3f000000u;
+    let small = bitcast<vec4<u32>>(vec4<f32>(steps) * 5.9604645e-08);
+    let half = select(normal, small, a < vec4<u32>(0x38800000u));
+    let finite = select(half, vec4<u32>(0x7f800000u), a >= vec4<u32>(0x477ff000u));
+    let all = select(finite, a, a > vec4<u32>(0x7f800000u));
+    return bitcast<vec4<f32>>(all | (bits & vec4<u32>(0x80000000u)));
 }
 
 fn half_of(v: f32) -> f32 {
-    return half_of4(vec4<f32>(v, 0.0, 0.0, 0.0)).x;
+    return half_of4(vec4<f32>(v)).x;
 }

@@ -36,7 +36,7 @@ impl Emit {
         Emit { name: kernel.name, text: kernel.text.to_string(), functions: Vec::new(), f16: false, error: None }
     }
 
-    /// Let single halves lie in memory as the device's own type, where it has one; else, and four together always, they lie in words.
+    /// Let halves be read as the device's own type, where it has one; else as words, two in each. They lie in memory alike.
     pub fn set_f16(&mut self, on: bool) {
         self.f16 = on;
     }
@@ -107,7 +107,7 @@ impl Emit {
         let halves: Vec<Option<Halves>> = bindings.iter().map(|b| Halves::of(b, self.f16)).collect();
         let elements = bindings.iter().zip(&halves).map(|(b, h)| h.as_ref().map_or(b.element.as_str(), |h| h.element));
         let elements: Vec<&str> = elements.collect();
-        if elements.contains(&"f16") {
+        if elements.iter().any(|e| matches!(*e, "f16" | "vec4<f16>")) {
             out.push_str("enable f16;\n");
         }
         let _ = writeln!(out, "@group(0) @binding(0) var<uniform> u: array<vec4<u32>, {}>;", words.div_ceil(4).max(1));
@@ -150,7 +150,8 @@ impl Halves {
         let (element, to, value) = match (b.element.as_str(), f16) {
             ("half", true) => ("f16", "f32", format!("f32({name}[i])")),
             ("half", false) => ("u32", "f32", format!("half_from({name}[i >> 1u], i)")),
-            ("vec4<half>", _) => ("vec2<u32>", "vec4<f32>", format!("half_from4({name}[i])")),
+            ("vec4<half>", true) => ("vec4<f16>", "vec4<f32>", format!("vec4<f32>({name}[i])")),
+            ("vec4<half>", false) => ("vec2<u32>", "vec4<f32>", format!("half_from4({name}[i])")),
             _ => return None,
         };
         Some(Halves { element, function: format!("fn {name}_half(i: u32) -> {to} {{\n    return {value};\n}}\n") })
