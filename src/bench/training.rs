@@ -59,6 +59,8 @@ pub struct Trained {
     pub loss_first: f64,
     pub loss_last: f64,
     pub steps: u64,
+    /// Of a step; none on the CPU, which dispatches nothing.
+    pub dispatches: Option<u64>,
 }
 
 /// Time steps of the network that the workload `name` trains.
@@ -69,9 +71,11 @@ pub fn train(name: &str, device: &Device, protocol: &Protocol) -> Result<Trained
     let plans = computed(device);
     let (mut trainer, loss_first) = checked(name, device)?;
     let timing = protocol.time(device, &mut || trainer.step().map(drop))?;
+    let before = device.counters().dispatches;
     let loss_last = trainer.step()?.item()?;
+    let dispatches = Some(device.counters().dispatches - before).filter(|n| *n > 0);
     let steps = trainer.finish(name, computed(device) - plans)?;
-    Ok(Trained { timing, batch: trainer.batches[0].0.shape()[0], loss_first, loss_last, steps })
+    Ok(Trained { timing, batch: trainer.batches[0].0.shape()[0], loss_first, loss_last, steps, dispatches })
 }
 
 /// The same as a job.

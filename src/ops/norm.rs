@@ -120,7 +120,7 @@ impl Op for Normalize {
         let numel = ctx.outputs[0].1.numel();
         let fours = inner.is_multiple_of(4) && ctx.inputs[0].aligned;
         let (width, element) = if fours { (4, "vec4<f32>") } else { (1, "f32") };
-        let mut call = ctx.call("batch_norm")?.alias("V", element).set("WIDTH", format!("{width}u"));
+        let mut call = ctx.call("batch_norm")?.hold_words().alias("V", element).set("WIDTH", format!("{width}u"));
         call = if fours { call.hook("load", "    return x[i >> 2u];") } else { call };
         call = call.input_as("x", 0, element).input("mean", 1).input("inverse", 2);
         call = if self.affine { call.input("weight", 3).input("bias", 4) } else { call.hook("affine", "    return v;") };

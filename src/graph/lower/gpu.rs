@@ -65,9 +65,9 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
     if in_fours(shape) {
         let quads = numel / 4;
         let groups = quads.div_ceil(MAP_GROUP).min(MAP_GROUPS);
-        ctx.call("map4")?.u32s(&[quads, groups * MAP_GROUP]).flops(flops).with_epilogue4()?.grid(groups, 1, 1)?;
+        ctx.call("map4")?.hold_words().u32s(&[quads, groups * MAP_GROUP]).flops(flops).with_epilogue4()?.grid(groups, 1, 1)?;
     } else {
-        ctx.call("map")?.u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP))?;
+        ctx.call("map")?.hold_words().u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP))?;
     }
     let scratch = ctx.scratch;
     slots.temps.extend(scratch);

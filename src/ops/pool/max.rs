@@ -211,7 +211,7 @@ impl Op for MaxPoolGrad {
         let apart = kernel == stride && padding == [0; 2] && dilation == [1; 2];
         let cover = [0, 1].map(|d| self.1[d].div_ceil(kernel[d]));
         let invocations = if apart { count / (self.1[0] * self.1[1]) * cover[0] * cover[1] } else { count };
-        let call = self.0.consts(ctx.call("max_pool2d_grad")?).set("APART", apart).input("g", 0).input("index", 1);
+        let call = self.0.consts(ctx.call("max_pool2d_grad")?.hold_words()).set("APART", apart).input("g", 0).input("index", 1);
         let call = call.u32(invocations).u32s(&self.1).offset(0).u32s(&plane(&g)).offset(1).u32(0).u32s(&cover).u32s(&[0, 0]);
         call.flops((invocations * kernel[0] * kernel[1]) as u64).with_epilogue()?.grid_linear(invocations.div_ceil(64))
     }
