@@ -23,8 +23,8 @@ mod tensor;
 mod watch;
 
 pub(crate) use arena::Arena;
-pub use autocast::{Autocast, autocast};
 pub(crate) use autocast::without_autocast;
+pub use autocast::{Autocast, autocast};
 pub(crate) use engine::Engine;
 #[doc(hidden)]
 pub use engine::{Planned, plan_with};

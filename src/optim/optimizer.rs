@@ -419,14 +419,8 @@ impl Chunk {
 
     /// Record the update of a part: slice and new value of each.
     fn record(&self, rule: &'static Rule, part: &Part, floats: &[f64], control: Option<&Tensor>) -> Result<Vec<(usize, Tensor)>> {
-        let op = Update {
-            rule,
-            groups: part.groups.clone(),
-            offsets: self.offsets_of(part),
-            slices: part.slices.clone(),
-            len: self.len,
-            scaled: control.is_some(),
-        };
+        let op =
+            Update { rule, groups: part.groups.clone(), offsets: self.offsets_of(part), slices: part.slices.clone(), len: self.len, scaled: control.is_some() };
         let mut inputs: Vec<&Tensor> = part.grads.iter().collect();
         inputs.extend([&self.values, &self.grads]);
         inputs.extend(&self.states);

@@ -72,8 +72,7 @@ mod tests {
     fn an_epoch_is_a_line_of_json() {
         let score = |loss| Score { loss, accuracy: Some(0.5) };
         let elapsed = Duration::from_millis(1500);
-        let mut epoch =
-            Epoch { epoch: 0, train: score(2.0), validation: Some(score(1.0)), learning_rate: 0.1, loss_scale: None, skipped: 0, elapsed };
+        let mut epoch = Epoch { epoch: 0, train: score(2.0), validation: Some(score(1.0)), learning_rate: 0.1, loss_scale: None, skipped: 0, elapsed };
         let text = line(&epoch).to_string();
         assert_eq!(text, r#"{"epoch":1,"learning_rate":0.1,"seconds":1.5,"train":{"accuracy":0.5,"loss":2.0},"validation":{"accuracy":0.5,"loss":1.0}}"#);
         (epoch.loss_scale, epoch.skipped) = (Some(1024.0), 3);

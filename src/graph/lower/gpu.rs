@@ -117,7 +117,8 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
     let mut outputs: Vec<(Option<Slot>, Meta)> = node.outs.iter().enumerate().map(|(o, m)| (slots.of(Src::Node(root, o as u8)), *m)).collect();
     // What is not stored through an epilogue is stored as f32, and becomes halves after the op's launches.
     let mut halves: Vec<(Slot, Slot, usize)> = Vec::new();
-    if !(node.op.fuses().epilogue && node.outs.len() == 1) && !node.op.keeps_bindings() {
+    let through_epilogue = node.op.fuses().epilogue && node.outs.len() == 1;
+    if !through_epilogue && !node.op.keeps_bindings() {
         for (slot, meta) in outputs.iter_mut().filter(|(_, m)| m.dtype == DType::F16) {
             meta.dtype = DType::F32;
             if let Some(slot) = slot {
@@ -143,7 +144,7 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
         buffers: slots,
     };
     node.op.gpu(&mut ctx)?;
-    halves.into_iter().try_for_each(|(from, to, numel)| ctx.to_halves(from, to, numel))?;
+    halves.into_iter().try_for_each(|(from, to, numel)| ctx.store_halves(from, to, numel))?;
     let scratch = ctx.scratch;
     slots.temps.extend(scratch);
     Ok(())

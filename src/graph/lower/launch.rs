@@ -103,7 +103,7 @@ impl<'a> LaunchCtx<'a> {
     }
 
     /// Launch what brings the f32s of one buffer into another as halves.
-    pub(crate) fn to_halves(&mut self, from: Slot, to: Slot, numel: usize) -> Result<()> {
+    pub(crate) fn store_halves(&mut self, from: Slot, to: Slot, numel: usize) -> Result<()> {
         let call = self.call("halves")?.read("x", from, "f32").write("y", to, "u32").u32(numel);
         call.grid_linear(numel.div_ceil(2).div_ceil(64))
     }
@@ -378,7 +378,7 @@ impl Call<'_, '_> {
             flops: self.flops,
         });
         let (numel, ctx) = (self.ctx.numel, self.ctx);
-        self.halves.into_iter().try_for_each(|(from, to)| ctx.to_halves(from, to, numel))
+        self.halves.into_iter().try_for_each(|(from, to)| ctx.store_halves(from, to, numel))
     }
 }
 

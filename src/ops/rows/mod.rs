@@ -58,9 +58,7 @@ pub struct Row {
 }
 
 /// Rows that are steep, or lose digits in halves: autocast gives them floats. (Their results are f32, so what follows goes on with that.)
-const FULL: &[&str] = &[
-    "reciprocal", "rsqrt", "exp", "expm1", "log", "log1p", "pow", "powi", "pow_scalar", "rdiv_scalar", "softplus", "logsigmoid",
-];
+const FULL: &[&str] = &["reciprocal", "rsqrt", "exp", "expm1", "log", "log1p", "pow", "powi", "pow_scalar", "rdiv_scalar", "softplus", "logsigmoid"];
 
 impl Row {
     /// What autocast does with its inputs.
