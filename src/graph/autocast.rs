@@ -1,7 +1,7 @@
 //! Mixed precision: which operations take halves while autocast is on. Casts are nodes like others: they are differentiated, and fused with what is around them.
 
 use super::mode::{self, Phase};
-use super::node::Value;
+use super::node::{Node, Value};
 use super::op::Op;
 use super::tensor::Tensor;
 use crate::error::Result;
@@ -9,6 +9,7 @@ use crate::tensor::DType;
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 /// What autocast does with the floats that an operation is given. Inputs of f64 are left alone, and all that stands beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +28,14 @@ thread_local! {
     static ON: Cell<bool> = const { Cell::new(false) };
     /// How many scopes are open.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// Leaves with a gradient that were cast in this scope, by node and output: a weight is cast once, however often it is used.
-    static LOWERED: RefCell<HashMap<(u64, u8), Tensor>> = RefCell::default();
+    /// Leaves with a gradient that were cast in this scope, by node: a weight is cast once, however often it is used.
+    static LOWERED: RefCell<HashMap<u64, Lowered>> = RefCell::default();
+}
+
+/// The halves of a leaf, and the leaf, by which one sees whether anyone still uses it: a step of an optimizer gives a parameter a new one.
+struct Lowered {
+    leaf: Weak<Node>,
+    halves: Tensor,
 }
 
 /// Run `f` in mixed precision: with [`DType::F16`], products (matmul, linear, conv2d) that `f` records read and give halves, and operations that need them
@@ -133,15 +140,21 @@ fn lowered(t: &Tensor) -> Result<Tensor> {
     if value.node.grad.is_none() || mode::scope() != 0 {
         return t.try_to_dtype(DType::F16);
     }
-    let key = (value.node.id, value.out);
     // One that was made without history, or whose history a backward has consumed, would keep gradients from the leaf.
     let usable = |c: &Tensor| !mode::grad_enabled() || c.is_grad_required();
-    if let Some(known) = LOWERED.with_borrow(|m| m.get(&key).cloned()).filter(usable) {
+    if let Some(known) = LOWERED.with_borrow(|m| m.get(&value.node.id).map(|l| l.halves.clone())).filter(usable) {
         return Ok(known);
     }
     let made = t.try_to_dtype(DType::F16)?;
-    let before = LOWERED.with_borrow_mut(|m| m.insert(key, made.clone()));
-    drop(before);
+    let new = Lowered { leaf: Arc::downgrade(&value.node), halves: made.clone() };
+    let gone: Vec<Lowered> = LOWERED.with_borrow_mut(|m| {
+        let old: Vec<u64> = m.iter().filter(|(_, l)| l.leaf.strong_count() == 0).map(|(id, _)| *id).collect();
+        let mut gone: Vec<Lowered> = old.iter().filter_map(|id| m.remove(id)).collect();
+        gone.extend(m.insert(value.node.id, new));
+        gone
+    });
+    // As at the end of a scope.
+    drop(gone);
     Ok(made)
 }
 

@@ -121,6 +121,42 @@ fn models_at_once_and_recomputed_ones_have_the_bits_of_plain_ones() -> Result<()
     Ok(())
 }
 
+#[test]
+fn a_scope_around_many_steps_holds_the_halves_of_one() -> Result<()> {
+    let device = Device::cpu_with(1, false)?;
+    let w = Param::new(&numbers("w", &[64, 64], &device)?)?;
+    let mut sgd = Sgd::new(vec![w.clone()], SgdOptions::default())?;
+    let x = numbers("x", &[2, 64], &device)?;
+    autocast(DType::F16, || -> Result<()> {
+        let mut held = Vec::new();
+        for _ in 0..6 {
+            x.matmul(&w.tensor()).sum_all().backward()?;
+            sgd.step()?;
+            sgd.zero_grad();
+            held.push(device.counters().bytes_in_use);
+        }
+        assert_eq!(held[5], held[2], "{held:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn activations_take_half_the_memory() -> Result<()> {
+    let peak = |mixed: bool| -> Result<u64> {
+        let device = Device::cpu_with(1, false)?;
+        let w = numbers("w", &[64, 64], &device)?.requires_grad()?;
+        let x = numbers("x", &[4096, 64], &device)?;
+        let before = device.counters().bytes_in_use;
+        let forward = || (0..8).fold(x.clone(), |h, _| h.matmul(&w.t()).relu()).mean_all();
+        autocast(if mixed { DType::F16 } else { DType::F32 }, forward).backward()?;
+        w.grad().unwrap().to_data()?;
+        Ok(device.counters().bytes_peak - before)
+    };
+    let (plain, mixed) = (peak(false)?, peak(true)?);
+    assert!(mixed as f64 <= 0.6 * plain as f64, "{mixed} bytes, {plain} in f32");
+    Ok(())
+}
+
 /// Two parameters, and the gradients that step `n` gives them: `bad` puts one that is not finite among them.
 fn params(device: &Device) -> Result<Vec<Param>> {
     [("p", 70), ("q", 3)].iter().map(|&(name, n)| Param::new(&numbers(name, &[n], device)?)).collect()
@@ -204,6 +240,27 @@ fn without_overflow_a_scaled_step_has_the_bits_of_a_plain_one() -> Result<()> {
             assert_eq!(values(&scaled)?, values(&plain)?, "{device:?}: {other:?}");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn an_overflow_in_one_arena_holds_back_the_others() -> Result<()> {
+    // Each of these fills most of the largest binding that every device has, so each has an arena of its own.
+    let Some(device) = adapter(common::floor(), 1) else { return Ok(()) };
+    let n = 17 << 20;
+    let all = [Param::new(&Tensor::zeros([n], &device))?, Param::new(&Tensor::zeros([n], &device))?];
+    let mut sgd = Sgd::new(all.to_vec(), SgdOptions { lr: 1.0, ..Default::default() })?;
+    let mut scaler = GradScaler::new(GradScalerOptions { init_scale: 8.0, ..Default::default() }, &device)?;
+    for (first, second, want) in [(f64::INFINITY, 8.0, 0.0), (8.0, f64::NEG_INFINITY, 0.0), (2.0, 2.0, -1.0)] {
+        all[0].set_grad(Some(Tensor::full([n], first, &device)));
+        all[1].set_grad(Some(Tensor::full([n], second, &device)));
+        scaler.step(&mut sgd)?;
+        for p in &all {
+            let ends = [0, n - 1].map(|at| p.tensor().narrow(0, at, 1).item());
+            assert_eq!(ends.into_iter().collect::<Result<Vec<_>>>()?, [want; 2]);
+        }
+    }
+    assert_eq!((scaler.get_scale()?, scaler.skipped()?), (2.0, 2));
     Ok(())
 }
 
