@@ -75,8 +75,9 @@ pub struct Trainer<'a> {
     optimizer: Box<dyn Optimizer + 'a>,
     options: TrainOptions,
     callbacks: Vec<Box<dyn Callback + 'a>>,
-    /// Of a run in mixed precision.
+    /// Of a run in mixed precision, and how many steps it had skipped when an epoch last ended.
     scaler: Option<GradScaler>,
+    skipped: u64,
 }
 
 impl<'a> Trainer<'a> {
@@ -91,7 +92,7 @@ impl<'a> Trainer<'a> {
             return Err(Error::invalid(format!("train: {} epochs of batches of {}: both must be at least 1", options.epochs, options.batch_size)));
         }
         options.augment.check()?;
-        Ok(Trainer { model, optimizer, options, callbacks: Vec::new(), scaler: None })
+        Ok(Trainer { model, optimizer, options, callbacks: Vec::new(), scaler: None, skipped: 0 })
     }
 
     /// Let `callback` listen, too. Callbacks hear in the order in which they came.
@@ -111,7 +112,7 @@ impl<'a> Trainer<'a> {
         let validation = validation.map(|v| Resident::new(v, device)).transpose()?;
         let loader = Loader::new(data.len(), self.options.batch_size)?;
         let image = self.image_shape(data)?;
-        self.scaler = self.options.precision.scaler(device)?;
+        (self.scaler, self.skipped) = (self.options.precision.scaler(device)?, 0);
         let steps = loader.batches().len();
         self.tell(&Event::Started { epochs: self.options.epochs, steps, samples: data.len() })?;
         let mut report = Report { epochs: Vec::new(), cancelled: false };
@@ -157,7 +158,6 @@ impl<'a> Trainer<'a> {
         let order = loader.order(self.options.seed, epoch as u32, philox).into_iter().map(|i| i as i32).collect::<Vec<_>>();
         let order = Tensor::new(order, [train.len()], train.device())?;
         let mut sums = Sums::new(train.device(), self.scaler.is_some())?;
-        let skipped_before = self.scaler.as_ref().map_or(Ok(0), GradScaler::skipped)?;
         let steps = loader.batches().len();
         self.model.set_training(true);
         for (n, range) in loader.batches().enumerate() {
@@ -180,9 +180,10 @@ impl<'a> Trainer<'a> {
         }
         let validation = validation.map(|v| evaluate(self.model, v, self.options.evaluation_batch_size(), "validation")).transpose()?;
         let (loss_scale, skipped) = match &self.scaler {
-            Some(s) => (Some(s.get_scale()?), s.skipped()? - skipped_before),
+            Some(s) => (Some(s.get_scale()?), s.skipped()?),
             None => (None, 0),
         };
+        let skipped = skipped - std::mem::replace(&mut self.skipped, skipped);
         let done = Epoch { epoch, train: score, validation, learning_rate: self.optimizer.lr(), loss_scale, skipped, elapsed: began.elapsed() };
         let flow = self.tell(&Event::EpochEnded(&done))?;
         Ok(Outcome::Done(done, flow))
