@@ -14,6 +14,7 @@ mod halves;
 mod mixed;
 mod op_table;
 mod ops;
+mod pipelines;
 mod promises;
 mod smoke;
 mod tidy;

@@ -115,16 +115,16 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
     let epilogue = (!group.rows.is_empty()).then(|| build_steps(canon, slots, &group.rows, Some(root), None));
     let prologue = has_prologue.then(|| build_steps(canon, slots, &group.prologue, None, group.prologue.last().copied()));
     let mut outputs: Vec<(Option<Slot>, Meta)> = node.outs.iter().enumerate().map(|(o, m)| (slots.of(Src::Node(root, o as u8)), *m)).collect();
+    outputs.extend(group.sum.map(|s| (slots.of(Src::Node(s, 0)), canon.nodes[s as usize].outs[0])));
     // What is not stored through an epilogue is stored as f32, and becomes halves after the op's launches.
     let mut halves: Vec<(Slot, Slot, usize)> = Vec::new();
-    let through_epilogue = node.op.fuses().epilogue && node.outs.len() == 1;
-    if !through_epilogue && !node.op.keeps_bindings() {
-        for (slot, meta) in outputs.iter_mut().filter(|(_, m)| m.dtype == DType::F16) {
-            meta.dtype = DType::F32;
-            if let Some(slot) = slot {
-                let floats = slots.temp(meta.bytes());
-                halves.push((floats, std::mem::replace(slot, floats), meta.numel()));
-            }
+    let through_epilogue = usize::from(node.op.fuses().epilogue && node.outs.len() == 1);
+    let others = if node.op.keeps_bindings() { &mut [] } else { &mut outputs[through_epilogue..] };
+    for (slot, meta) in others.iter_mut().filter(|(_, m)| m.dtype == DType::F16) {
+        meta.dtype = DType::F32;
+        if let Some(slot) = slot {
+            let floats = slots.temp(meta.bytes());
+            halves.push((floats, std::mem::replace(slot, floats), meta.numel()));
         }
     }
     let scratch_base = slots.temps.len();

@@ -1,11 +1,15 @@
-//! batch_norm: statistics by reductions, one op that normalises, and its gradient in closed form.
+//! batch_norm: statistics, one op that normalises, and its gradient in closed form: two kernels forward and two backward, with a second pass where channels are long.
+
+mod stats;
 
 use super::table::{Arg, Misuse, OpEntry, Order, Sample};
 use super::view::ok;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
+use crate::device::Kind;
 use crate::error::{Error, Result};
-use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled};
+use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled};
 use crate::tensor::{DType, Meta, Shape};
+use stats::{BatchStats, BatchSums, Sizes};
 
 /// How [`Tensor::batch_norm`] works.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,26 +28,48 @@ impl Default for BatchNorm {
     }
 }
 
-/// `(x - mean) inverse weight + bias` by channel. Inputs: x [models, n, channels, inner], then mean, the deviation's inverse and, where `affine`, weight and
-/// bias, [models, channels] each. Mean and inverse are those of x itself: the gradient by x counts what flows through them, and they get none of their own.
+/// `(x - mean) inverse weight + bias` by channel. Inputs: x [models, n, channels, inner], mean and the deviation's inverse [models, channels, 2], and, where
+/// `affine`, weight and bias, [models, channels] each. Mean and inverse are those of x itself: the gradient by x counts what flows through them, and they get none of their own.
 /// Float slot 0: what was added to the variance.
 #[derive(Clone, Copy, Debug)]
 struct Normalize {
     affine: bool,
 }
 
-/// Mean and inverse deviation of each channel, [models, channels], and the variance.
-fn statistics(x: &Tensor, eps: f64) -> Result<[Tensor; 3]> {
+/// The gradient of [`Normalize`] by x, from x, that of the result, and what [`BatchSums`] says of each channel. Recorded only where nothing differentiates it.
+#[derive(Clone, Copy, Debug)]
+struct NormalizeGrad;
+
+/// Mean and inverse deviation of each channel, [models, channels], as operations that have gradients.
+fn statistics(x: &Tensor, eps: f64) -> Result<[Tensor; 2]> {
     let count = terms(x.shape()) as f64;
     let mean = x.try_sum(&[1, 3], false)?.div_scalar(count);
     let var = (x - spread(&mean)?).square().try_sum(&[1, 3], false)?.div_scalar(count);
     let inverse = var.add_scalar(eps).rsqrt();
-    Ok([mean, inverse, var])
+    Ok([mean, inverse])
 }
 
 /// Elements of a channel.
 fn terms(x: &Shape) -> usize {
     x[1] * x[3]
+}
+
+/// Outputs of a stacked call with the axis of `k` before that of the models again.
+fn parted(t: &Tensor, k: usize) -> Result<Tensor> {
+    let mut shape = t.shape().to_vec();
+    shape[0] /= k.max(1);
+    shape.insert(0, k);
+    t.try_reshape(shape)
+}
+
+/// Elements of a V of the shaders that go over x element by element, and Vs of one invocation: on a processor it takes several of one channel, for which what
+/// the channel has is read once.
+fn steps(ctx: &LaunchCtx<'_>, inner: usize, aligned: bool) -> (usize, usize) {
+    match () {
+        () if !aligned || !inner.is_multiple_of(4) => (1, 1),
+        () if ctx.caps.kind == Kind::Software && inner.is_multiple_of(16) => (4, 4),
+        () => (4, 1),
+    }
 }
 
 /// [models, channels] over x.
@@ -60,17 +86,12 @@ impl Op for Normalize {
         key.flag(self.affine);
     }
 
-    fn autocast(&self) -> Autocast {
-        Autocast::Keep
-    }
-
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
-        let [m, _, c, _] = inputs[0].shape[..] else { return Err(Error::internal("batch_norm: the input was not brought to four dimensions")) };
-        // Halves are normalised by statistics in f32, as autocast makes them, or by halves.
-        let want = Meta::new(if inputs[0].dtype == DType::F16 { inputs[1].dtype } else { inputs[0].dtype }, [m, c]);
-        if let Some(bad) = inputs[1..].iter().find(|i| **i != want || !i.dtype.is_float()) {
+        let s = Sizes::of(&inputs[0].shape)?;
+        let (m, c) = (s.models, s.channels);
+        if let Some(bad) = inputs[2..].iter().find(|i| **i != Meta::new(inputs[0].dtype, [m, c])) {
             let per = bad.shape.without(0);
-            return Err(Error::shape(format!("batch_norm: weight and bias must be {}[{c}], got {}{per}", want.dtype, bad.dtype)));
+            return Err(Error::shape(format!("batch_norm: weight and bias must be {}[{c}], got {}{per}", inputs[0].dtype, bad.dtype)));
         }
         Ok(vec![inputs[0]])
     }
@@ -85,8 +106,8 @@ impl Op for Normalize {
         let y: Vec<f64> = (0..of[0].len())
             .map(|i| {
                 let c = i / inner % channels + i / (n * channels * inner) * channels;
-                let v = (of[0][i] - of[1][c]) * of[2][c];
-                if self.affine { v * of[3][c] + of[4][c] } else { v }
+                let v = (of[0][i] - of[1][2 * c]) * of[1][2 * c + 1];
+                if self.affine { v * of[2][c] + of[3][c] } else { v }
             })
             .collect();
         outputs[0].set_f64(&y);
@@ -106,8 +127,8 @@ impl Op for Normalize {
                 let model = at / (n * row) * channels;
                 for (c, (y, x)) in y.chunks_mut(inner).zip(of[0][at..].chunks(inner)).enumerate() {
                     let c = model + c;
-                    let (mean, inverse) = (of[1][c], of[2][c]);
-                    let (weight, bias) = if self.affine { (of[3][c], of[4][c]) } else { (1.0, 0.0) };
+                    let (mean, inverse) = (of[1][2 * c], of[1][2 * c + 1]);
+                    let (weight, bias) = if self.affine { (of[2][c], of[3][c]) } else { (1.0, 0.0) };
                     y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * inverse * weight + bias);
                 }
             }
@@ -116,63 +137,136 @@ impl Op for Normalize {
     }
 
     fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {
-        let [_, n, channels, inner] = ctx.inputs[0].meta.shape[..] else { return Err(Error::internal("batch_norm: not four dimensions")) };
+        let s = Sizes::of(&ctx.inputs[0].meta.shape)?;
         let numel = ctx.outputs[0].1.numel();
-        let fours = inner.is_multiple_of(4) && ctx.inputs[0].aligned;
-        let (width, element) = if fours { (4, "vec4<f32>") } else { (1, "f32") };
-        let mut call = ctx.call("batch_norm")?.hold_words().alias("V", element).set("WIDTH", format!("{width}u"));
-        call = if fours { call.hook("load", "    return x[i >> 2u];") } else { call };
-        call = call.input_as("x", 0, element).input("mean", 1).input("inverse", 2);
-        call = if self.affine { call.input("weight", 3).input("bias", 4) } else { call.hook("affine", "    return v;") };
-        call = call.u32s(&[numel / width, channels]).offset(0).offset(1).offset(2);
-        call = if self.affine { call.offset(3).offset(4) } else { call.u32s(&[0, 0]) };
-        call = call.divisor(inner).divisor(channels).divisor(n).u32s(&[0, 0, 0]).flops(4 * numel as u64);
-        call = if fours { call.with_epilogue4()? } else { call.with_epilogue()? };
-        call.grid_linear((numel / width).div_ceil(64))
+        let (width, steps) = steps(ctx, s.inner, ctx.inputs[0].aligned);
+        let element = if width == 4 { "vec4<f32>" } else { "f32" };
+        let mut call = ctx.call("batch_norm")?.hold_words().alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
+        call = if width == 4 { call.hook("load", "    return x[(u[0].z >> 2u) + i];") } else { call };
+        call = call.input_as("x", 0, element).input("center", 1);
+        call = if self.affine { call.input("weight", 2).input("bias", 3) } else { call.hook("factor", "    return 1.0;").hook("shift", "    return 0.0;") };
+        call = call.u32s(&[numel / width / steps, s.channels]).offset(0).offset(1);
+        call = if self.affine { call.offset(2).offset(3) } else { call.u32s(&[0, 0]) };
+        call = call.divisor(s.inner).divisor(s.channels).divisor(s.n).flops(4 * numel as u64);
+        call = if width == 4 { call.with_epilogue4()? } else { call.with_epilogue()? };
+        call.grid_linear((numel / width / steps).div_ceil(64))
     }
 
     fn saves(&self) -> Saves {
-        Saves::inputs(if self.affine { &[0, 1, 2, 3] } else { &[0, 1, 2] })
+        Saves::inputs(if self.affine { &[0, 1, 2] } else { &[0, 1] })
     }
 
     fn backward(&self, ctx: &Saved<'_>, grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let mut out = vec![None; ctx.input_count()];
         let Some(g) = &grads[0] else { return Ok(out) };
-        // Sums over a batch are beyond what halves hold: where the statistics are floats, so is all of this.
-        let of = ctx.input(1).dtype();
-        let (x, g) = (&ctx.input(0).try_to_dtype(of)?, &g.try_to_dtype(of)?);
-        // The statistics came from the detached input. Where the gradient is differentiated in turn, they are needed as functions of it.
-        let [mean, inverse] = if grad_enabled() {
-            let [mean, inverse, _] = statistics(x, ctx.slots().floats[0])?;
-            [mean, inverse]
-        } else {
-            [1, 2].map(|n| ctx.input(n).clone())
-        };
+        let x = ctx.input(0);
+        if !grad_enabled() {
+            let mut inputs = vec![x, g, ctx.input(1)];
+            if self.affine {
+                inputs.push(ctx.input(2));
+            }
+            let sums = Tensor::try_apply(BatchSums { affine: self.affine }, Slots::none(), &inputs)?;
+            if ctx.needs(0) {
+                out[0] = Some(Tensor::try_apply1(NormalizeGrad, Slots::none(), &[x, g, &sums[2]])?);
+            }
+            if self.affine {
+                out[2] = Some(sums[1].clone());
+                out[3] = Some(sums[0].clone());
+            }
+            return Ok(out);
+        }
+        // Where the gradient is differentiated in turn, the statistics, which came from the detached input, are needed as functions of it.
+        let [mean, inverse] = statistics(x, ctx.slots().floats[0])?;
         let sum = g.try_sum(&[1, 3], false)?;
         let along = (g * ((x - spread(&mean)?) * spread(&inverse)?)).try_sum(&[1, 3], false)?;
         if ctx.needs(0) {
             let count = terms(x.shape()) as f64;
-            let scale = if self.affine { &inverse * ctx.input(3) } else { inverse.clone() };
-            // The deviation once more, with the other sign: as the same node it would be stored for both of its readers, which costs more than to compute it.
+            let scale = if self.affine { &inverse * ctx.input(2) } else { inverse.clone() };
             let rest = g - spread(&sum.div_scalar(count))? + (spread(&mean)? - x) * spread(&(&inverse * &along.div_scalar(count)))?;
-            out[0] = Some((rest * spread(&scale)?).try_to_dtype(ctx.input_meta(0).dtype)?);
+            out[0] = Some(rest * spread(&scale)?);
         }
         if self.affine {
-            out[3] = Some(along);
-            out[4] = Some(sum);
+            out[2] = Some(along);
+            out[3] = Some(sum);
         }
         Ok(out)
     }
 
     fn batch(&self, ctx: &Batched<'_>) -> Result<Vec<Tensor>> {
-        let joined = |t: &Tensor| {
-            let mut shape = t.shape()[1..].to_vec();
-            shape[0] *= ctx.k;
-            t.try_reshape(shape)
-        };
-        let inputs: Vec<Tensor> = ctx.inputs.iter().map(joined).collect::<Result<_>>()?;
+        let inputs = stats::joined(ctx)?;
         let y = Tensor::try_apply1(*self, ctx.slots.clone(), &inputs.iter().collect::<Vec<_>>())?;
-        Ok(vec![y.try_reshape(*ctx.inputs[0].shape())?])
+        Ok(vec![parted(&y, ctx.k)?])
+    }
+}
+
+impl Op for NormalizeGrad {
+    fn name(&self) -> &'static str {
+        "batch_norm_grad"
+    }
+
+    fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        let s = Sizes::of(&inputs[0].shape)?;
+        if inputs[1] != inputs[0] || inputs[2] != Meta::new(inputs[0].dtype, [s.models, s.channels, 4]) {
+            return Err(Error::internal(format!("batch_norm_grad: {inputs:?}")));
+        }
+        Ok(vec![inputs[0]])
+    }
+
+    fn fuses(&self) -> Fuses {
+        Fuses { epilogue: true, prologue: false }
+    }
+
+    fn cpu(&self, _: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>]) -> Result<()> {
+        let s = Sizes::of(inputs[0].shape())?;
+        let [x, g, scale] = [0, 1, 2].map(|n| inputs[n].to_f64());
+        let mut y = vec![0.0; x.len()];
+        for c in 0..s.all() {
+            let of = &scale[4 * c..][..4];
+            s.rows(c).flat_map(|row| row..row + s.inner).for_each(|i| y[i] = of[0] * (g[i] - of[1] - (x[i] - of[3]) * of[2]));
+        }
+        outputs[0].set_f64(&y);
+        Ok(())
+    }
+
+    fn cpu_fast(&self, _: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
+        if inputs[0].dtype != DType::F32 {
+            return Ok(false);
+        }
+        let s = Sizes::of(inputs[0].shape())?;
+        let [x, g, scale] = [0, 1, 2].map(|n| inputs[n].elements::<f32>());
+        let image = s.channels * s.inner;
+        threads.chunks(outputs[0].elements::<f32>(), image * (16384 / image.max(1)).max(1), |start, part| {
+            for (r, y) in part.chunks_mut(s.inner.max(1)).enumerate() {
+                let row = start / s.inner.max(1) + r;
+                let c = row / (s.n * s.channels) * s.channels + row % s.channels;
+                let [factor, taken, slope, mean] = [0, 1, 2, 3].map(|k| scale[4 * c + k]);
+                let at = row * s.inner;
+                y.iter_mut().zip(&x[at..]).zip(&g[at..]).for_each(|((y, x), g)| *y = factor * ((g - taken) - (x - mean) * slope));
+            }
+        });
+        Ok(true)
+    }
+
+    fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {
+        let s = Sizes::of(&ctx.inputs[0].meta.shape)?;
+        let numel = ctx.outputs[0].1.numel();
+        let (width, steps) = steps(ctx, s.inner, ctx.inputs[0].aligned && ctx.inputs[1].aligned);
+        let element = if width == 4 { "vec4<f32>" } else { "f32" };
+        let mut call = ctx.call("batch_norm_grad")?.hold_words().alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
+        if width == 4 {
+            call = call.hook("load", "    return x[(u[0].z >> 2u) + i];").hook("load_g", "    return g[(u[0].w >> 2u) + i];");
+        }
+        call = call.input_as("x", 0, element).input_as("g", 1, element).input("scale", 2);
+        call = call.u32s(&[numel / width / steps, s.channels]).offset(0).offset(1).offset(2);
+        call = call.divisor(s.inner).divisor(s.channels).divisor(s.n).u32(0).flops(5 * numel as u64);
+        call = if width == 4 { call.with_epilogue4()? } else { call.with_epilogue()? };
+        call.grid_linear((numel / width / steps).div_ceil(64))
+    }
+
+    fn batch(&self, ctx: &Batched<'_>) -> Result<Vec<Tensor>> {
+        let inputs = stats::joined(ctx)?;
+        let y = Tensor::try_apply1(*self, Slots::none(), &inputs.iter().collect::<Vec<_>>())?;
+        Ok(vec![parted(&y, ctx.k)?])
     }
 }
 
@@ -240,17 +334,19 @@ impl Tensor {
             return Err(Error::shape(format!("batch_norm: training needs more than one value a channel, got shape {shape}")));
         }
         let x = self.try_reshape([1, n, c, inner])?;
-        let [mean, inverse, var] = statistics(&x.detach(), options.eps)?;
         let affine_of = |t: &Tensor| t.try_reshape(t.shape().with(0, 1));
+        let detached = x.detach();
+        let old: Vec<Tensor> = running.iter().flatten().map(|t| affine_of(&t.detach())).collect::<Result<_>>()?;
+        let unbiased = (n * inner) as f64 / (n * inner - 1) as f64;
+        let floats = [options.eps, options.momentum, 1.0 - options.momentum, unbiased];
+        let mut inputs = vec![&detached];
+        inputs.extend(&old);
+        let of = Tensor::try_apply(BatchStats { running: running.is_some() }, Slots::floats(&floats), &inputs)?;
         let extra: Vec<Tensor> = affine.iter().flatten().map(|t| affine_of(t)).collect::<Result<_>>()?;
-        let mut inputs = vec![&x, &mean, &inverse];
+        let mut inputs = vec![&x, &of[0]];
         inputs.extend(&extra);
         let y = Tensor::try_apply1(Normalize { affine: affine.is_some() }, Slots::floats(&[options.eps]), &inputs)?.try_reshape(shape)?;
-        let moved = running.map(|[m, v]| -> Result<[Tensor; 2]> {
-            let unbiased = (n * inner) as f64 / (n * inner - 1) as f64;
-            let towards = |old: &Tensor, new: Tensor| old.detach().mul_scalar(1.0 - options.momentum) + new.mul_scalar(options.momentum);
-            Ok([towards(m, mean.try_reshape([c])?), towards(v, var.mul_scalar(unbiased).try_reshape([c])?)])
-        });
+        let moved = running.map(|_| -> Result<[Tensor; 2]> { Ok([of[1].try_reshape([c])?, of[2].try_reshape([c])?]) });
         Ok((y, moved.transpose()?))
     }
 }
@@ -259,7 +355,7 @@ pub(super) static OPS: &[OpEntry] = &[OpEntry {
     name: "batch_norm",
     doc: "each channel made to have mean 0 and variance 1, then scaled and shifted",
     order: Order::Any,
-    nodes: &["batch_norm"],
+    nodes: &["batch_norm", "batch_norm_statistics", "batch_norm_sums", "batch_norm_grad"],
     samples: || {
         let case = |shape: &'static [usize], affine: bool, training: bool| {
             let c = [shape[1]];
@@ -278,6 +374,9 @@ pub(super) static OPS: &[OpEntry] = &[OpEntry {
             case(&[4, 3, 5, 7], true, true),
             case(&[2, 2, 9], false, true),
             case(&[3, 1, 2, 2, 2], true, true),
+            case(&[3, 5, 4, 8], true, true),
+            case(&[3, 2, 36, 36], false, true),
+            case(&[1031, 3], true, true),
             case(&[4, 3, 5], true, false),
             case(&[2, 3], false, false),
         ]
