@@ -1,8 +1,8 @@
 //! The emitter: makes a variant of a shader by replacing `const` values, `alias` types and the bodies of hook functions, by writing the bindings, and by
-//! joining only those library functions that are used. No preprocessor language: the file as it lies, joined with its libraries, is valid WGSL.
+//! joining only those library functions that are used. No preprocessor language: the file as it lies is valid WGSL.
 
 use super::Access;
-use super::{Kernel, table::LIBRARIES};
+use super::{Kernel, table::{LIBRARIES, PARTS}};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -12,7 +12,7 @@ use std::fmt::Write;
 pub struct BindingText {
     /// The variable's name.
     pub name: String,
-    /// The array's element type.
+    /// The array's element type. `half` (or `vec4<half>`) for halves that are read: wherever the text reads the array, it gets an `f32` (or four).
     pub element: String,
     /// Read, or read and write.
     pub access: Access,
@@ -23,19 +23,22 @@ pub struct BindingText {
 pub struct Emit {
     name: &'static str,
     text: String,
-    /// What the kernel takes from the libraries that it names, and rows from those that all may use.
-    items: Vec<(&'static str, &'static str)>,
     /// Functions to put in, by name, in order.
     functions: Vec<(String, String)>,
+    /// Whether the device has a type for halves.
+    f16: bool,
     error: Option<Error>,
 }
 
 impl Emit {
-    /// Begin from the shader as it lies.
+    /// Begin from the shader as it lies, with the parts that it has in common with others.
     pub fn new(kernel: &'static Kernel) -> Emit {
-        let named = libraries(kernel.text);
-        let items = LIBRARIES.iter().filter(|l| l.any || named.contains(&l.name)).flat_map(|l| items(l.text)).collect();
-        Emit { name: kernel.name, text: kernel.text.to_string(), items, functions: Vec::new(), error: None }
+        Emit { name: kernel.name, text: with_parts(kernel), functions: Vec::new(), f16: false, error: None }
+    }
+
+    /// Let halves be read as the device's own type, where it has one; else as words, two in each. They lie in memory alike.
+    pub fn set_f16(&mut self, on: bool) {
+        self.f16 = on;
     }
 
     fn fail(&mut self, what: String) {
@@ -75,13 +78,8 @@ impl Emit {
         self.replace_line(&format!("alias {name} ="), &format!("alias {name} = {wgsl_type};"));
     }
 
-    /// Replace the body of `fn name(..)`, which may stand in a library; the closing brace of a function stands alone at the start of its line.
+    /// Replace the body of `fn name(..)`; the closing brace of a function stands alone at the start of its line.
     pub fn set_hook(&mut self, name: &str, body: &str) {
-        if let Some((_, text)) = self.items.iter().find(|(n, t)| *n == name && t.starts_with("fn ")) {
-            // From here on it is the kernel's own.
-            self.text.push_str(&format!("\n{text}\n"));
-            self.items.retain(|(n, _)| *n != name);
-        }
         let start = format!("fn {name}(");
         let Some(at) = self.text.find(&start).filter(|&at| at == 0 || self.text.as_bytes()[at - 1] == b'\n') else {
             return self.fail(format!("no hook `{start}`"));
@@ -109,25 +107,86 @@ impl Emit {
         if let Some(e) = self.error {
             return Err(e);
         }
-        let mut out: String = self.text.lines().filter(|l| l.starts_with("enable ")).map(|l| format!("{l}\n")).collect();
+        let enables = self.text.lines().filter(|l| l.starts_with("enable "));
+        let mut out: String = enables.map(|l| format!("{l}\n")).collect();
+        // Elements as they lie, and functions that read those that are converted.
+        let halves: Vec<Option<Halves>> = bindings.iter().map(|b| Halves::of(b, self.f16)).collect();
+        let elements = bindings.iter().zip(&halves).map(|(b, h)| h.as_ref().map_or(b.element.as_str(), |h| h.element));
+        let elements: Vec<&str> = elements.collect();
+        if !out.contains("enable f16;") && elements.iter().any(|e| matches!(*e, "f16" | "vec4<f16>")) {
+            out.push_str("enable f16;\n");
+        }
         let _ = writeln!(out, "@group(0) @binding(0) var<uniform> u: array<vec4<u32>, {}>;", words.div_ceil(4).max(1));
-        for (n, b) in bindings.iter().enumerate() {
+        for (n, (b, element)) in bindings.iter().zip(elements).enumerate() {
             let access = match b.access {
                 Access::Read => "read",
                 Access::ReadWrite => "read_write",
             };
-            let _ = writeln!(out, "@group(0) @binding({}) var<storage, {access}> {}: array<{}>;", n + 1, b.name, b.element);
+            let _ = writeln!(out, "@group(0) @binding({}) var<storage, {access}> {}: array<{element}>;", n + 1, b.name);
         }
-        self.text = self.text.lines().filter(|l| !l.starts_with("@group(") && !l.starts_with("enable ") && !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let written_elsewhere = |l: &&str| ["@group(", "enable ", "//"].iter().any(|start| l.trim_start().starts_with(start));
+        self.text = self.text.lines().filter(|l| !written_elsewhere(l)).collect::<Vec<_>>().join("\n");
+        let mut body = String::new();
         for (_, text) in &self.functions {
-            let _ = writeln!(out, "{}", text.trim_end());
+            let _ = writeln!(body, "{}", text.trim_end());
         }
-        out.push_str(self.text.trim());
-        out.push('\n');
-        let needed = needed_items(&out, &self.items);
+        body.push_str(self.text.trim());
+        body.push('\n');
+        for (b, h) in bindings.iter().zip(&halves) {
+            let Some(h) = h else { continue };
+            body = read_through(&body, &b.name)?;
+            out.push_str(&h.function);
+        }
+        out.push_str(&body);
+        // Rows may call any library, so all are searched; a file's own `// use` line is for editors and the tests.
+        let needed = needed_items(&out);
         out.push_str(&needed);
         Ok(out)
     }
+}
+
+/// A binding of halves that are read: how they lie, and the function that reads them.
+struct Halves {
+    element: &'static str,
+    function: String,
+}
+
+impl Halves {
+    fn of(b: &BindingText, f16: bool) -> Option<Halves> {
+        let name = &b.name;
+        let (element, to, value) = match (b.element.as_str(), f16) {
+            ("half", true) => ("f16", "f32", format!("f32({name}[i])")),
+            ("half", false) => ("u32", "f32", format!("half_from({name}[i >> 1u], i)")),
+            ("vec4<half>", true) => ("vec4<f16>", "vec4<f32>", format!("vec4<f32>({name}[i])")),
+            ("vec4<half>", false) => ("vec2<u32>", "vec4<f32>", format!("half_from4({name}[i])")),
+            _ => return None,
+        };
+        Some(Halves { element, function: format!("fn {name}_half(i: u32) -> {to} {{\n    return {value};\n}}\n") })
+    }
+}
+
+/// `text` with every `name[..]` a call of `name_half`.
+fn read_through(text: &str, name: &str) -> Result<String> {
+    let start = format!("{name}[");
+    let mut out = String::with_capacity(text.len() + 64);
+    let mut rest = text;
+    while let Some(at) = rest.find(&start) {
+        let whole = !rest[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.');
+        let inside = &rest[at + start.len()..];
+        let mut depth = 1;
+        let close = inside.find(|c| {
+            depth += i32::from(c == '[') - i32::from(c == ']');
+            depth == 0
+        });
+        let Some(close) = close else { return Err(Error::internal(format!("kernel: {start} is not closed"))) };
+        out.push_str(&rest[..at]);
+        // What is inside may read it again.
+        let index = read_through(&inside[..close], name)?;
+        let _ = if whole { write!(out, "{name}_half({index})") } else { write!(out, "{start}{index}]") };
+        rest = &inside[close + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
 }
 
 /// The libraries that a file's first line names.
@@ -135,25 +194,30 @@ pub(crate) fn libraries(text: &str) -> Vec<&str> {
     text.lines().next().and_then(|l| l.strip_prefix("// use ")).map(|l| l.split(',').map(str::trim).collect()).unwrap_or_default()
 }
 
-/// A shader joined with the libraries it names: a whole module as it lies.
+/// A shader joined with all that it names: a whole module as it lies.
 pub fn joined(kernel: &Kernel) -> String {
-    let mut out = kernel.text.to_string();
-    for name in libraries(kernel.text) {
-        if let Some(library) = LIBRARIES.iter().find(|l| l.name == name) {
-            out.push('\n');
-            out.push_str(library.text);
-        }
+    let mut out = with_parts(kernel);
+    for (_, text) in LIBRARIES.iter().filter(|(n, _)| libraries(kernel.text).contains(n)) {
+        out.push('\n');
+        out.push_str(text);
     }
     out
 }
 
-/// The text of every item that `text` names, directly or through others, in library order.
-fn needed_items(text: &str, items: &[(&str, &str)]) -> String {
+/// A shader with the parts it names.
+fn with_parts(kernel: &Kernel) -> String {
+    let parts = PARTS.iter().filter(|(n, _)| libraries(kernel.text).contains(n));
+    parts.fold(kernel.text.to_string(), |text, (_, part)| text + "\n" + part)
+}
+
+/// The text of every library item that `text` names, directly or through others, in library order.
+fn needed_items(text: &str) -> String {
+    let items: Vec<(&str, &str)> = LIBRARIES.iter().flat_map(|(_, t)| items(t)).collect();
     let mut wanted: HashSet<&str> = HashSet::new();
     let mut queue: Vec<&str> = vec![text];
     while let Some(t) = queue.pop() {
         let words: HashSet<&str> = t.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-        for (name, body) in items {
+        for (name, body) in &items {
             if words.contains(name) && wanted.insert(name) {
                 queue.push(body);
             }

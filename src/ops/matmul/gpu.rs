@@ -219,7 +219,7 @@ impl Product {
 pub(super) fn launch(ctx: &mut LaunchCtx<'_>, precision: MatmulPrecision) -> Result<()> {
     let (a, b) = (ctx.inputs[0].layout, ctx.inputs[1].layout);
     let halves = match (ctx.inputs[0].meta.dtype, precision) {
-        (_, MatmulPrecision::Medium) => Some(Halves::One),
+        (DType::F16, _) | (_, MatmulPrecision::Medium) => Some(Halves::One),
         (_, MatmulPrecision::High) => Some(Halves::Two),
         (_, MatmulPrecision::Highest) => None,
     };
