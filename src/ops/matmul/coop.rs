@@ -102,7 +102,7 @@ impl CoopTile {
         }
         let lanes = self.coop.lanes;
         let edge = self.coop.edge;
-        call.hook("part_of", &format!("    return index / {lanes}u;"))
+        call.hook("part_of", &format!("    cells = {}u;\n    return index / {lanes}u;", edge * edge))
             .hook("lane_of", &format!("    return index % {lanes}u;"))
             .hook("lanes_of", &format!("    return {lanes}u;"))
             .disable("wgpu_cooperative_matrix")
@@ -282,13 +282,15 @@ fn emulated(edge: usize, slots: usize) -> String {
     let n = edge * edge;
     let function = |head: &str, body: &str, slot: &str| {
         let back = if slot.is_empty() { String::new() } else { format!("    return {slot};\n") };
-        format!("fn {head} {{\n    for (var i = 0u; i < {n}u; i++) {{\n        {body}\n    }}\n{back}}}\n")
+        format!("fn {head} {{\n    for (var i = 0u; i < cells; i++) {{\n        {body}\n    }}\n{back}}}\n")
     };
     let place = |name: char| format!("small[s * {n}u + i] = f32(tile_{name}[at + i / {edge}u * stride + i % {edge}u]);");
     let product = format!(
-        "for (var k = 0u; k < {edge}u; k++) {{\n            small[c * {n}u + i] += small[a * {n}u + i / {edge}u * {edge}u + k] * small[b * {n}u + k * {edge}u + i % {edge}u];\n        }}"
+        "for (var k = 0u; k < cells / {edge}u; k++) {{\n            small[c * {n}u + i] += small[a * {n}u + i / {edge}u * {edge}u + k] * small[b * {n}u + k * {edge}u + i % {edge}u];\n        }}"
     );
     [
+        // A bound that no compiler knows: loops over arrays are otherwise written out, which takes minutes.
+        "var<workgroup> cells: u32;\n".into(),
         format!("var<private> small: array<f32, {}>;\n", n * slots),
         function("zero(s: u32) -> u32", &format!("small[s * {n}u + i] = 0.0;"), "s"),
         function("load_a(s: u32, at: u32, stride: u32) -> u32", &place('a'), "s"),
