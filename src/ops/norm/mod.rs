@@ -336,7 +336,7 @@ impl Tensor {
         let x = self.try_reshape([1, n, c, inner])?;
         let affine_of = |t: &Tensor| t.try_reshape(t.shape().with(0, 1));
         let detached = x.detach();
-        let old: Vec<Tensor> = running.iter().flatten().map(|t| affine_of(&t.detach())).collect::<Result<_>>()?;
+        let old: Vec<Tensor> = running.iter().flatten().map(|t| t.detach()).collect();
         let unbiased = (n * inner) as f64 / (n * inner - 1) as f64;
         let floats = [options.eps, options.momentum, 1.0 - options.momentum, unbiased];
         let mut inputs = vec![&detached];
@@ -346,8 +346,7 @@ impl Tensor {
         let mut inputs = vec![&x, &of[0]];
         inputs.extend(&extra);
         let y = Tensor::try_apply1(Normalize { affine: affine.is_some() }, Slots::floats(&[options.eps]), &inputs)?.try_reshape(shape)?;
-        let moved = running.map(|_| -> Result<[Tensor; 2]> { Ok([of[1].try_reshape([c])?, of[2].try_reshape([c])?]) });
-        Ok((y, moved.transpose()?))
+        Ok((y, running.map(|_| [of[1].clone(), of[2].clone()])))
     }
 }
 

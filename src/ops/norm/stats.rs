@@ -7,8 +7,9 @@ use crate::error::{Error, Result};
 use crate::graph::{Batched, Call, Key, LaunchCtx, Op, Slots, Tensor};
 use crate::tensor::{DType, Meta, Shape};
 
-/// Mean and inverse deviation of each channel of x [models, n, channels, inner], [models, channels, 2]. Where `running`, the running mean and variance
-/// [models, channels] are inputs, too, and where they have moved to are the last outputs. No gradient flows through it: [`super::Normalize`] counts what does.
+/// Mean and inverse deviation of each channel of x [models, n, channels, inner], [models, channels, 2]. Where `running`, the running mean and variance of all
+/// models are inputs, too, and where they have moved to are the last outputs, of the same shapes: what a buffer holds is then the same leaf in every step. No
+/// gradient flows through it: [`super::Normalize`] counts what does.
 /// Float slots: what is added to the variance; how far the running statistics move; what stays of them; the unbiased variance as a multiple of the biased one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchStats {
@@ -153,12 +154,11 @@ impl Op for BatchStats {
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
         let s = Sizes::of(&inputs[0].shape)?;
-        let each = Meta::new(inputs[0].dtype, [s.models, s.channels]);
-        if let Some(bad) = inputs[1..].iter().find(|i| **i != each) {
-            return Err(Error::shape(format!("batch_norm: running statistics must be {}[{}], got {}{}", each.dtype, s.channels, bad.dtype, bad.shape.without(0))));
+        if let Some(bad) = inputs[1..].iter().find(|i| i.dtype != inputs[0].dtype || i.numel() != s.all()) {
+            return Err(Error::shape(format!("batch_norm: running statistics must be {}[{}], got {bad}", inputs[0].dtype, s.channels)));
         }
-        let mut outs = vec![Meta::new(each.dtype, [s.models, s.channels, 2])];
-        outs.extend([each; 2].iter().take(inputs.len() - 1));
+        let mut outs = vec![Meta::new(inputs[0].dtype, [s.models, s.channels, 2])];
+        outs.extend(&inputs[1..]);
         Ok(outs)
     }
 
