@@ -4,13 +4,13 @@ use super::super::canon::{Canon, Src};
 use super::super::fuse::Group;
 use super::super::plan::Fault;
 use super::steps::{Load, Reg, Step, Steps};
-use super::{Slots, build_steps, label};
+use super::{Slots, build_steps, halves, label};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::device::{HostOperand, HostProgram, HostStep, HostWork, Slot};
 use crate::error::Result;
 use crate::graph::{Op, memory};
 use crate::ops::rows::RowArgs;
-use crate::tensor::{DType, Layout, Meta};
+use crate::tensor::{DType, F16, Layout, Meta};
 use std::sync::Arc;
 
 /// The program that computes `groups`, in order, with its temporaries placed. With `definition`, every op runs its f64 definition.
@@ -101,10 +101,50 @@ struct OpWork {
 impl OpWork {
     fn compute(&self, data: &[u64], inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<()> {
         let slots = self.slots.read(&data[self.slot_base..]);
-        if !self.definition && self.op.cpu_fast(&slots, inputs, outputs, threads)? {
-            return Ok(());
+        if self.definition || !self.fast(&slots, inputs, outputs, threads)? {
+            self.op.cpu(&slots, inputs, outputs)?;
         }
-        self.op.cpu(&slots, inputs, outputs)
+        // Rows go on with the result as f32, but with the values that halves have.
+        for (o, own) in outputs.iter_mut().zip(&self.outs).filter(|(o, own)| o.meta.dtype != own.dtype) {
+            debug_assert!((o.meta.dtype, own.dtype) == (DType::F32, DType::F16));
+            halves::round(o.elements(), threads);
+        }
+        Ok(())
+    }
+
+    /// The fast path of the op, which knows f32 only: halves are widened for it, and its results rounded to them.
+    fn fast(&self, slots: &crate::graph::Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
+        let halves = inputs.iter().map(|i| i.dtype).chain(self.outs.iter().map(|o| o.dtype)).any(|d| d == DType::F16);
+        if !halves {
+            return self.op.cpu_fast(slots, inputs, outputs, threads);
+        }
+        if self.op.arenas().is_some() {
+            // It updates its outputs in place, and would find nothing in others.
+            return Ok(false);
+        }
+        let wide: Vec<Option<Vec<f32>>> = inputs.iter().map(|i| (i.dtype == DType::F16).then(|| halves::widen(i, threads))).collect();
+        let inputs: Vec<CpuView<'_>> = (inputs.iter().zip(&wide))
+            .map(|(i, w)| match w {
+                Some(w) => CpuView::of_f32(*i.shape(), w),
+                None => *i,
+            })
+            .collect();
+        let mut results: Vec<Option<Vec<f32>>> = outputs.iter().map(|o| (o.meta.dtype == DType::F16).then(|| vec![0.0; o.meta.numel()])).collect();
+        let mut views: Vec<CpuViewMut<'_>> = (outputs.iter_mut().zip(&mut results))
+            .map(|(o, r)| match r {
+                Some(r) => CpuViewMut::new(Meta::new(DType::F32, o.meta.shape), bytemuck::cast_slice_mut(r)),
+                None => CpuViewMut::new(o.meta, &mut *o.bytes),
+            })
+            .collect();
+        if !self.op.cpu_fast(slots, &inputs, &mut views, threads)? {
+            return Ok(false);
+        }
+        outputs.iter_mut().zip(&results).for_each(|(o, r)| {
+            if let Some(r) = r {
+                halves::narrow(r, o.elements(), threads);
+            }
+        });
+        Ok(true)
     }
 }
 
@@ -112,7 +152,10 @@ impl HostWork for OpWork {
     fn run(&self, data: &[u64], inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<()> {
         let (own, loads) = inputs.split_at(self.own);
         let Some(runner) = &self.epilogue else { return self.compute(data, own, outputs, threads) };
-        let meta = self.outs[0];
+        let mut meta = self.outs[0];
+        if meta.dtype == DType::F16 && !self.definition {
+            meta.dtype = DType::F32;
+        }
         // The op's result goes to the first output where it fits there, and the rows then run over it in place.
         if outputs[0].meta.dtype.size() == meta.dtype.size() {
             let mut raw = CpuViewMut::new(meta, &mut *outputs[0].bytes);
@@ -149,7 +192,7 @@ const TASK: usize = 16 * BLOCK;
 #[derive(Debug)]
 struct Runner {
     steps: Steps,
-    /// Whether every value is f32 and every row has an f32 form; otherwise values are f64, rounded to their type after each row.
+    /// Whether every value is f32 or f16 and every row has an f32 form; otherwise values are f64. Both are rounded to their type after each row.
     fast: bool,
 }
 
@@ -157,8 +200,9 @@ impl Runner {
     fn new(steps: Steps, definition: bool) -> Runner {
         // The rows with seeds have an f32 form, too: a seed comes as the float with its bits.
         let seeded = |s: &Step| s.operand == DType::U32 && s.row.ints > 0;
-        let loads = steps.loads.iter().all(|l| l.dtype == DType::F32 || (l.dtype == DType::U32 && steps.steps.iter().any(seeded)));
-        let rows = steps.steps.iter().all(|s| s.out == DType::F32 && s.row.block.is_some() && (s.operand == DType::F32 || seeded(s)));
+        let narrow = |d: DType| matches!(d, DType::F32 | DType::F16);
+        let loads = steps.loads.iter().all(|l| narrow(l.dtype) || (l.dtype == DType::U32 && steps.steps.iter().any(seeded)));
+        let rows = steps.steps.iter().all(|s| narrow(s.out) && s.row.block.is_some() && (narrow(s.operand) || seeded(s)));
         Runner { fast: loads && rows && !definition, steps }
     }
 
@@ -178,7 +222,7 @@ impl Runner {
         let mut cut: Vec<_> = outputs.iter_mut().zip(&sizes).map(|(o, s)| o.bytes[..numel * s].chunks_mut(TASK * s)).collect();
         let tasks: Vec<Vec<&mut [u8]>> =
             (0..numel.div_ceil(TASK)).map(|_| cut.iter_mut().map(|c| c.next().expect("as many chunks as tasks")).collect()).collect();
-        let fast = self.fast && root.is_none_or(|d| d == DType::F32);
+        let fast = self.fast && root.is_none_or(|d| matches!(d, DType::F32 | DType::F16));
         threads.each_of(tasks, |t, mut out| {
             let count = TASK.min(numel - t * TASK);
             if fast {
@@ -246,16 +290,25 @@ trait Register: Copy + Default + Send {
 }
 
 impl Register for f32 {
-    fn load(_: DType, from: &[u8], to: &mut [f32]) {
-        to.copy_from_slice(bytemuck::cast_slice(from));
+    fn load(dtype: DType, from: &[u8], to: &mut [f32]) {
+        match dtype {
+            DType::F16 => to.iter_mut().zip(bytemuck::cast_slice(from)).for_each(|(t, &h)| *t = F16(h).to_f32()),
+            _ => to.copy_from_slice(bytemuck::cast_slice(from)),
+        }
     }
 
-    fn store(_: DType, from: &[f32], to: &mut [u8]) {
-        to.copy_from_slice(bytemuck::cast_slice(from));
+    fn store(dtype: DType, from: &[f32], to: &mut [u8]) {
+        match dtype {
+            DType::F16 => bytemuck::cast_slice_mut(to).iter_mut().zip(from).for_each(|(t, &x)| *t = F16::from(x).0),
+            _ => to.copy_from_slice(bytemuck::cast_slice(from)),
+        }
     }
 
     fn gather(view: &CpuView<'_>, load: &Load, first: usize, to: &mut [f32]) {
-        gather(view.base::<f32>(), &load.layout, view.layout.offset, first, to, |x| x);
+        match load.dtype {
+            DType::F16 => gather(view.base::<u16>(), &load.layout, view.layout.offset, first, to, |h| F16(h).to_f32()),
+            _ => gather(view.base::<f32>(), &load.layout, view.layout.offset, first, to, |x| x),
+        }
     }
 
     fn step(step: &Step, args: &[&[f32]], data: &[u64], first: usize, out: &mut [f32]) {
@@ -263,6 +316,9 @@ impl Register for f32 {
         let narrow: smallvec::SmallVec<[f32; 4]> = floats.iter().map(|&b| f64::from_bits(b) as f32).collect();
         if let Some(block) = step.row.block {
             block(args, &narrow, ints, first, out);
+        }
+        if step.out == DType::F16 {
+            out.iter_mut().for_each(|x| *x = F16::from(*x).to_f32());
         }
     }
 }
@@ -274,6 +330,7 @@ impl Register for f64 {
         }
         match dtype {
             DType::F32 => copy::<f32>(from, to, f64::from),
+            DType::F16 => copy::<u16>(from, to, |h| f64::from(F16(h).to_f32())),
             DType::F64 => copy::<f64>(from, to, |x| x),
             DType::I32 => copy::<i32>(from, to, f64::from),
             DType::U32 | DType::Bool => copy::<u32>(from, to, f64::from),
@@ -288,6 +345,7 @@ impl Register for f64 {
         let (layout, offset) = (&load.layout, view.layout.offset);
         match load.dtype {
             DType::F32 => gather(view.base::<f32>(), layout, offset, first, to, f64::from),
+            DType::F16 => gather(view.base::<u16>(), layout, offset, first, to, |h| f64::from(F16(h).to_f32())),
             DType::F64 => gather(view.base::<f64>(), layout, offset, first, to, |x| x),
             DType::I32 => gather(view.base::<i32>(), layout, offset, first, to, f64::from),
             DType::U32 | DType::Bool => gather(view.base::<u32>(), layout, offset, first, to, f64::from),
@@ -307,6 +365,7 @@ impl Register for f64 {
             let v = (step.row.value)(&RowArgs { x: &x[..args.len()], p: &floats, q: ints, i: first + i });
             *o = match step.out {
                 DType::F32 => v as f32 as f64,
+                DType::F16 => F16::from(v).to_f32() as f64,
                 DType::F64 => v,
                 DType::I32 => v as i64 as i32 as f64,
                 DType::U32 => v as i64 as u32 as f64,
