@@ -1,7 +1,7 @@
 //! Stochastic gradient descent, with momentum and Nesterov's form of it.
 
 use super::optimizer::{Core, OverArenas};
-use super::update::Rule;
+use super::update::{Rule, block};
 use crate::error::{Error, Result};
 use crate::nn::Param;
 
@@ -66,7 +66,7 @@ static PLAIN: Rule = Rule {
     states: &[],
     floats: 8,
     f64: plain!(f64),
-    f32: plain!(f32),
+    block: |f, g, p, s| block::<8, 0>(plain!(f32), f, g, p, s),
     wgsl: "
     let a = floats(f);
     return p - a.x * (g + a.y * p);",
@@ -77,7 +77,7 @@ static MOMENTUM: Rule = Rule {
     states: &["momentum_buffer"],
     floats: 8,
     f64: momentum!(f64),
-    f32: momentum!(f32),
+    block: |f, g, p, s| block::<8, 1>(momentum!(f32), f, g, p, s),
     wgsl: "
     let a = floats(f);
     let b = floats(f + 1u);
