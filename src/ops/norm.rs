@@ -2,9 +2,9 @@
 
 use super::table::{Arg, Misuse, OpEntry, Order, Sample};
 use super::view::ok;
-use crate::device::cpu::{CpuView, CpuViewMut, Threads};
+use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled};
+use crate::graph::{Batched, Elements, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled};
 use crate::tensor::{DType, Meta, Shape};
 
 /// How [`Tensor::batch_norm`] works.
@@ -30,6 +30,25 @@ impl Default for BatchNorm {
 #[derive(Clone, Copy, Debug)]
 struct Normalize {
     affine: bool,
+}
+
+/// A run of one channel on the CPU.
+struct Channel<'a> {
+    mean: f32,
+    inverse: f32,
+    weight: f32,
+    bias: f32,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Loop for Channel<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run(self) {
+        let Channel { mean, inverse, weight, bias, x, y } = self;
+        y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * inverse * weight + bias);
+    }
 }
 
 /// Mean and inverse deviation of each channel, [models, channels], and the variance.
@@ -87,26 +106,30 @@ impl Op for Normalize {
         Ok(())
     }
 
-    fn cpu_fast(&self, _: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
-        let [_, n, channels, inner] = inputs[0].shape()[..] else { return Err(Error::internal("batch_norm: not four dimensions")) };
+    fn cpu_fast(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
+        const TASK: usize = 1 << 14;
+        let Some(make) = self.cpu_elements(slots, inputs) else { return Ok(false) };
+        threads.chunks(outputs[0].elements::<f32>(), TASK, |first, part| make(first, part));
+        Ok(true)
+    }
+
+    fn cpu_elements<'a>(&'a self, _: &'a Slots, inputs: &'a [CpuView<'a>]) -> Option<Elements<'a>> {
+        let [_, n, channels, inner] = inputs[0].shape()[..] else { return None };
         if inputs[0].dtype != DType::F32 {
-            return Ok(false);
+            return None;
         }
         let of: Vec<_> = inputs.iter().map(|x| x.elements::<f32>()).collect();
-        let row = channels * inner;
-        threads.chunks(outputs[0].elements::<f32>(), row * (16384 / row.max(1)).max(1), |start, part| {
-            for (r, y) in part.chunks_mut(row.max(1)).enumerate() {
-                let at = start + r * row;
-                let model = at / (n * row) * channels;
-                for (c, (y, x)) in y.chunks_mut(inner).zip(of[0][at..].chunks(inner)).enumerate() {
-                    let c = model + c;
-                    let (mean, inverse) = (of[1][c], of[2][c]);
-                    let (weight, bias) = if self.affine { (of[3][c], of[4][c]) } else { (1.0, 0.0) };
-                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * inverse * weight + bias);
-                }
+        Some(Box::new(move |first, to| {
+            let mut done = 0;
+            while done < to.len() {
+                let at = first + done;
+                let c = at / inner % channels + at / (n * channels * inner) * channels;
+                let len = (inner - at % inner).min(to.len() - done);
+                let (weight, bias) = if self.affine { (of[3][c], of[4][c]) } else { (1.0, 0.0) };
+                widely(Channel { mean: of[1][c], inverse: of[2][c], weight, bias, x: &of[0][at..at + len], y: &mut to[done..done + len] });
+                done += len;
             }
-        });
-        Ok(true)
+        }))
     }
 
     fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {

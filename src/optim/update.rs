@@ -1,7 +1,7 @@
 //! The update as an operation of the graph: a rule applied to every element of an arena, in place.
 
 use crate::device::Slot;
-use crate::device::cpu::{CpuView, CpuViewMut, Threads};
+use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
 use crate::error::{Error, Result};
 use crate::graph::{Arenas, Key, LaunchCtx, Op, Slots};
 use crate::tensor::{DType, Meta};
@@ -24,7 +24,6 @@ pub(super) struct Rule {
 }
 
 /// A rule of `F` floats and `S` states over a run of elements. The sizes are in the type so that the compiler takes many elements at once.
-#[inline(always)]
 pub(super) fn block<const F: usize, const S: usize>(
     rule: impl Fn(&[f32], f32, f32, &mut [f32]) -> f32,
     floats: &[f32],
@@ -35,12 +34,28 @@ pub(super) fn block<const F: usize, const S: usize>(
     let n = values.len();
     let floats: &[f32; F] = floats.try_into().expect("as many floats as the rule says");
     let states: &mut [&mut [f32]; S] = states.try_into().expect("as many states as the rule says");
-    let (grads, states) = (&grads[..n], states.each_mut().map(|s| &mut s[..n]));
-    for i in 0..n {
-        let mut state = std::array::from_fn::<f32, S, _>(|s| states[s][i]);
-        values[i] = rule(floats, grads[i], values[i], &mut state);
-        for s in 0..S {
-            states[s][i] = state[s];
+    widely(Run { rule, floats, grads: &grads[..n], values, states: states.each_mut().map(|s| &mut s[..n]) });
+}
+
+struct Run<'a, R, const F: usize, const S: usize> {
+    rule: R,
+    floats: &'a [f32; F],
+    grads: &'a [f32],
+    values: &'a mut [f32],
+    states: [&'a mut [f32]; S],
+}
+
+impl<R: Fn(&[f32], f32, f32, &mut [f32]) -> f32, const F: usize, const S: usize> Loop for Run<'_, R, F, S> {
+    type Out = ();
+    #[inline(always)]
+    fn run(self) {
+        let Run { rule, floats, grads, values, states } = self;
+        for i in 0..values.len() {
+            let mut state = std::array::from_fn::<f32, S, _>(|s| states[s][i]);
+            values[i] = rule(floats, grads[i], values[i], &mut state);
+            for s in 0..S {
+                states[s][i] = state[s];
+            }
         }
     }
 }

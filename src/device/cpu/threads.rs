@@ -29,11 +29,7 @@ impl std::fmt::Debug for Threads {
 impl Threads {
     /// A pool of `count` threads, the caller's among them: with one, everything runs there.
     pub fn new(count: usize) -> Result<Threads> {
-        let pool = if count > 1 {
-            Some(Pool::new(count - 1).map_err(|e| Error::device(format!("cpu: cannot start {count} threads: {e}")))?)
-        } else {
-            None
-        };
+        let pool = if count > 1 { Some(Pool::new(count - 1).map_err(|e| Error::device(format!("cpu: cannot start {count} threads: {e}")))?) } else { None };
         Ok(Threads { pool, count: count.max(1) })
     }
 

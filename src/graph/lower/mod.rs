@@ -4,6 +4,7 @@ mod gpu;
 mod host;
 pub mod launch;
 mod places;
+mod runner;
 pub(crate) mod steps;
 
 pub(crate) use gpu::lower as lower_gpu;

@@ -4,8 +4,8 @@
 use super::geometry::Geometry;
 use super::planes::Planes;
 use super::spread;
-use crate::device::cpu::Threads;
-use crate::device::cpu::gemm::{BLOCK, Mat, Panel, Places, Rows, Terms, blocks, gemm, pack_right, panels, panels_width, product, with_scratch};
+use crate::device::cpu::{Threads, with_scratch};
+use crate::device::cpu::gemm::{BLOCK, Mat, Panel, Places, Rows, Terms, blocks, gemm, pack_right, panels, panels_width, product};
 use std::ops::Range;
 
 /// Multiplications of one task: tens of microseconds, well above what handing it to a thread costs.
@@ -68,9 +68,9 @@ pub(super) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32], threads
 }
 
 /// Whether products read the planes themselves, a row of the result at a time: where that leaves less of the vectors empty than laying out windows costs,
-/// which is about what six channels do.
+/// which is about what a dozen channels do.
 fn reads_planes(g: &Geometry) -> bool {
-    const LAYING_OUT: usize = 6;
+    const LAYING_OUT: usize = 12;
     g.og * panels_width(g.ow) <= (g.og + LAYING_OUT) * g.ow
 }
 
@@ -173,11 +173,13 @@ pub(super) fn input_grad(g: &Geometry, gy: &[f32], w: &[f32], gx: &mut [f32], th
     forward(&turned, gy, &kernels, gx, threads);
 }
 
-/// The gradient of the image as a convolution of the result's gradient, with each kernel turned round: for strides of 1, where few of its products fall on padding.
+/// The gradient of the image as a convolution of the result's gradient, with each kernel turned round: for strides of 1, where its products with padding cost
+/// less than adding all windows back would.
 fn turned(g: &Geometry) -> Option<Geometry> {
     let reach = [g.dilation[0] * (g.kh - 1), g.dilation[1] * (g.kw - 1)];
     let padding = [reach[0].checked_sub(g.padding[0])?, reach[1].checked_sub(g.padding[1])?];
-    let pays = 2 * g.h * g.w <= 3 * g.positions();
+    const ADDING: usize = 16;
+    let pays = g.og * g.h * g.w <= (g.og + ADDING) * g.positions();
     (g.stride == [1, 1] && pays).then_some(Geometry { cg: g.og, og: g.cg, h: g.oh, w: g.ow, oh: g.h, ow: g.w, padding, ..*g })
 }
 

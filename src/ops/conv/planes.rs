@@ -42,22 +42,35 @@ impl Planes {
 
     /// Lay out the channels `x` of an image.
     pub fn lay(&self, g: &Geometry, x: &[f32], to: &mut [f32]) {
-        let ([sy, sx], [py, px]) = (g.stride, g.padding);
-        if self.size > SLACK + x.len() {
-            to.fill(0.0);
+        if g.stride == [1, 1] {
+            for (x, to) in x.chunks_exact(g.h * g.w).zip(to.chunks_exact_mut(self.channel)) {
+                self.lay_whole(g, x, to);
+            }
+            return;
         }
+        let ([sy, sx], [py, px]) = (g.stride, g.padding);
+        to.fill(0.0);
         for (c, x) in x.chunks_exact(g.h * g.w).enumerate() {
-            for (iy, from) in x.chunks_exact(g.w).enumerate() {
-                let y = iy + py;
+            for (y, from) in (py..).zip(x.chunks_exact(g.w)) {
                 let row = c * self.channel + y % sy * sx * self.plane + y / sy * self.row;
-                if sx == 1 {
-                    to[row + px..][..g.w].copy_from_slice(from);
-                    continue;
-                }
                 for (x, &v) in (px..).zip(from) {
                     to[row + x % sx * self.plane + x / sx] = v;
                 }
             }
+        }
+    }
+
+    /// A channel whose rows stay whole: zeros around it. (Behind the last channel there may be anything.)
+    fn lay_whole(&self, g: &Geometry, x: &[f32], to: &mut [f32]) {
+        let [py, px] = g.padding;
+        let (above, rest) = to.split_at_mut(py * self.row);
+        let (rows, below) = rest.split_at_mut(g.h * self.row);
+        above.fill(0.0);
+        below.fill(0.0);
+        for (from, to) in x.chunks_exact(g.w).zip(rows.chunks_exact_mut(self.row)) {
+            to[..px].iter_mut().for_each(|v| *v = 0.0);
+            to[px..px + g.w].copy_from_slice(from);
+            to[px + g.w..].iter_mut().for_each(|v| *v = 0.0);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::fast::{each_task, images_of_task};
 use super::geometry::Geometry;
-use crate::device::cpu::Threads;
-use crate::device::cpu::gemm::{Mat, gemm, with_scratch};
+use crate::device::cpu::{Threads, with_scratch};
+use crate::device::cpu::gemm::{Mat, gemm};
 use std::ops::Range;
 
 /// Elements of the matrix of windows: half a megabyte.

@@ -6,9 +6,10 @@
 mod pack;
 mod tile;
 
-pub use pack::{pack_right, with_scratch};
+pub use pack::pack_right;
 
 use super::Threads;
+use super::scratch::with_scratch;
 use super::threads::Shared;
 use pack::pack_left;
 use tile::{MOST_COLS, MOST_ROWS, Sum, Tiles, tiles};
@@ -234,7 +235,7 @@ unsafe fn multiply(tiles: &Tiles, [m, k, n]: [usize; 3], a: Mat<'_>, b: Mat<'_>,
     // What is read once is not worth laying out.
     let read_right = m <= tiles.rows && b.col == 1 && b.row >= 0;
     let (of_left, of_right) = (if lay_out_left { ROWS.min(m) * BLOCK } else { 0 }, MOST_COLS * BLOCK);
-    pack::with_scratch(of_left + of_right, |scratch| {
+    with_scratch(of_left + of_right, |scratch| {
         let (left, right) = scratch.split_at_mut(of_left);
         for i in (0..m).step_by(ROWS) {
             let rows = ROWS.min(m - i);
@@ -259,7 +260,19 @@ unsafe fn multiply(tiles: &Tiles, [m, k, n]: [usize; 3], a: Mat<'_>, b: Mat<'_>,
                     unsafe {
                         let to = c.add(i * c_row + panel.first);
                         let nowhere = [a.data.as_ptr(); MOST_ROWS];
-                        let mut sum = Sum { a: nowhere, step: a.col.max(0) as usize, run: 0, runs: 1, depth, b: from, b_row, at: std::ptr::null(), c: to, c_row, add: add || p > 0 };
+                        let mut sum = Sum {
+                            a: nowhere,
+                            step: a.col.max(0) as usize,
+                            run: 0,
+                            runs: 1,
+                            depth,
+                            b: from,
+                            b_row,
+                            at: std::ptr::null(),
+                            c: to,
+                            c_row,
+                            add: add || p > 0,
+                        };
                         if !lay_out_left {
                             strip(tiles, sum, rows, panel, |r| part.data.as_ptr().add(part.offset + r * part.row as usize));
                             continue;
@@ -359,6 +372,69 @@ mod tests {
             let worst = (0..2 * m * n).map(|e| (want[e] as f64 - exact(e / (m * n), e / n % m, e % n)).abs()).fold(0.0, f64::max);
             assert!(worst < 1e-6 * (k as f64).sqrt() * 4.0, "{m} {k} {n}: {worst}");
         }
+    }
+
+    #[test]
+    fn every_set_of_loops_sums_the_same() {
+        // Sizes on both sides of blocks, panels and chains; operands that lie each way, and one that is laid out for its rows' distance.
+        for (m, k, n) in [(1, 1, 1), (1, 300, 37), (5, 9, 3), (8, 257, 32), (13, 40, 47), (20, 600, 16), (300, 12, 70), (9, 512, 140)] {
+            let (a, b, old) = (values(m * k, 3), values(k * n, 4), values(m * n, 5));
+            let exact = |i: usize, j: usize| (0..k).map(|p| a[i * k + p] as f64 * b[p * n + j] as f64).sum::<f64>();
+            let turned = |from: &[f32], rows: usize, cols: usize| (0..rows * cols).map(|e| from[e % rows * cols + e / rows]).collect::<Vec<f32>>();
+            let (at, bt) = (turned(&a, m, k), turned(&b, k, n));
+            for tiles in tile::all() {
+                let mut before: Option<Vec<f32>> = None;
+                for (left, right) in [(Mat::rows(&a, k), Mat::rows(&b, n)), (Mat::rows(&at, m).t(), Mat::rows(&bt, k).t())] {
+                    for add in [false, true] {
+                        let mut c = old.clone();
+                        // SAFETY: the operands and the result have these sizes.
+                        unsafe { multiply(tiles, [m, k, n], left, right, add, c.as_mut_ptr(), n) };
+                        for (e, &c) in c.iter().enumerate() {
+                            let want = exact(e / n, e % n) + if add { f64::from(old[e]) } else { 0.0 };
+                            assert!((f64::from(c) - want).abs() < 1e-6 * (4.0 + 2.0 * (k as f64).sqrt()), "{m} {k} {n}: {c} is not {want}");
+                        }
+                        if !add {
+                            assert!(before.replace(c.clone()).is_none_or(|b| b == c), "{m} {k} {n}: bits depend on how the operands lie");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_take_rows_from_anywhere() {
+        let (rows, depth, runs, n) = (11, 5, 3, tiles().lanes + 3);
+        let (a, b) = (values(400, 6), values(200 + 40, 7));
+        let starts: Places = (0..rows).map(|i| i * 7 % 40).collect();
+        let panel = panels(n).next().unwrap();
+        let left = Rows { data: &a, starts: &starts, step: 2, run: 90, runs, depth };
+        let packed = values(runs * depth * panel.width, 8);
+        let mut c = vec![1f32; rows * n];
+        product(left, Terms::Packed(&packed), Panel { cols: panel.cols.min(n), ..panel }, &mut c, n, true);
+        let places: Places = (0..depth + 1).map(|p| p * 31 % 100).collect();
+        let mut d = vec![f32::NAN; rows * n];
+        let found = Terms::Found { data: &b, first: 10, places: &places, from: 1 };
+        product(Rows { runs: 1, ..left }, found, panel, &mut d, n, false);
+        for i in 0..rows {
+            for j in 0..panel.cols.min(n) {
+                let x = |r: usize, p: usize| f64::from(a[starts[i] + r * 90 + p * 2]);
+                let want: f64 = 1.0 + (0..runs * depth).map(|t| x(t / depth, t % depth) * f64::from(packed[t * panel.width + j])).sum::<f64>();
+                assert!((f64::from(c[i * n + j]) - want).abs() < 1e-5);
+                let want: f64 = (0..depth).map(|p| x(0, p) * f64::from(b[10 + places[p + 1] + j])).sum();
+                assert!((f64::from(d[i * n + j]) - want).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "an operand does not fit")]
+    fn places_behind_the_data_are_refused() {
+        let places: Places = [0, 65].into_iter().collect();
+        let starts: Places = [0].into_iter().collect();
+        let panel = panels(1).next().unwrap();
+        let left = Rows { data: &[1.0; 2], starts: &starts, step: 1, run: 0, runs: 1, depth: 2 };
+        product(left, Terms::Found { data: &[0.0; 64 + 1], first: 0, places: &places, from: 0 }, panel, &mut [0.0], 1, false);
     }
 
     #[test]

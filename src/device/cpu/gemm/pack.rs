@@ -1,29 +1,6 @@
-//! Operands laid out as the innermost loop reads them, in memory that each thread keeps.
+//! Operands laid out as the innermost loop reads them.
 
 use super::Mat;
-use std::cell::RefCell;
-use std::mem::take;
-
-/// The bytes of a cache line: vectors that begin there are loaded at once.
-const LINE: usize = 64;
-
-/// Memory of `n` elements that begins at a cache line, of undefined content. Kept by the thread.
-pub fn with_scratch<R>(n: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    thread_local! {
-        static SPARE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
-    }
-    // Taken out while it is used: who uses it may want some more.
-    let mut memory = SPARE.with_borrow_mut(|spare| spare.pop()).unwrap_or_default();
-    let most = n + LINE / size_of::<f32>();
-    if memory.len() < most {
-        memory = Vec::new();
-        memory.resize(most, 0.0);
-    }
-    let start = memory.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
-    let result = f(&mut memory[start..start + n]);
-    SPARE.with_borrow_mut(|spare| spare.push(take(&mut memory)));
-    result
-}
 
 /// Terms `0..depth` of columns `0..cols` of `b`, a row of `width` elements a term, zeros behind the columns.
 ///
@@ -71,7 +48,7 @@ pub(super) fn pack_left(a: Mat<'_>, rows: usize, depth: usize, to: &mut [f32]) {
     pack_right(a.t(), depth, rows, rows, to);
 }
 
-/// `to[j][i] = from[i][j]`, rows of `to` being `to_row` elements apart.
+/// `to[j][i] = from[i][j]`, rows of `to` being `to_row` elements apart; some of what lies between them may be set to zero.
 ///
 /// # Panics
 /// As [`pack_right`].
@@ -92,7 +69,21 @@ fn transpose(from: Mat<'_>, rows: usize, cols: usize, to: &mut [f32], to_row: us
                 }
             }
         }
-        singly(from, whole_rows..rows, 0..cols, to, to_row);
+        // The last rows are eight, too, where there is place for zeros behind them.
+        let tail = rows - whole_rows;
+        let mut done = 0;
+        if tail > 0 && to_row >= whole_rows + 8 && whole_cols > 0 && (whole_cols - 1) * to_row + whole_rows + 8 <= to.len() {
+            let mut block = [0f32; 64];
+            for j in (0..whole_cols).step_by(8) {
+                for i in 0..tail {
+                    block[i * 8..][..8].copy_from_slice(&from.data[from.offset + (whole_rows + i) * from.row as usize + j..][..8]);
+                }
+                // SAFETY: the processor has AVX; the block is eight by eight, and eight rows of `to` have place for eight elements from there on, as was asked.
+                unsafe { eight_by_eight(block.as_ptr(), 8, to.as_mut_ptr().add(j * to_row + whole_rows), to_row) };
+            }
+            done = whole_cols;
+        }
+        singly(from, whole_rows..rows, done..cols, to, to_row);
         singly(from, 0..whole_rows, whole_cols..cols, to, to_row);
         return;
     }
@@ -130,6 +121,27 @@ unsafe fn eight_by_eight(from: *const f32, from_row: usize, to: *mut f32, to_row
         unsafe {
             _mm256_storeu_ps(to.add(k * to_row), _mm256_permute2f128_ps::<0x20>(a, b));
             _mm256_storeu_ps(to.add((k + 4) * to_row), _mm256_permute2f128_ps::<0x31>(a, b));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_laid_out_is_what_was_there() {
+        let data: Vec<f32> = (0..40 * 50).map(|i| i as f32).collect();
+        for (depth, cols, width) in [(1, 1, 4), (8, 8, 8), (17, 16, 16), (23, 19, 32), (40, 32, 32), (9, 6, 6)] {
+            for b in [Mat::rows(&data, 50), Mat::rows(&data, 40).t(), Mat { data: &data, offset: 1999, row: -40, col: -1 }] {
+                let mut to = vec![f32::NAN; depth * width];
+                pack_right(b, depth, cols, width, &mut to);
+                for (e, v) in to.iter().enumerate() {
+                    let (p, j) = (e / width, e % width);
+                    let at = b.offset as isize + p as isize * b.row + j as isize * b.col;
+                    assert_eq!(*v, if j < cols { data[at as usize] } else { 0.0 });
+                }
+            }
         }
     }
 }

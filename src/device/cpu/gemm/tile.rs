@@ -34,29 +34,35 @@ struct Plain([f32; 4]);
 
 impl Lanes for Plain {
     const N: usize = 4;
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn zero() -> Self {
         Plain([0.0; 4])
     }
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's promise.
         Plain(unsafe { from.cast::<[f32; 4]>().read() })
     }
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn splat(from: *const f32) -> Self {
         // SAFETY: the caller's promise.
         Plain([unsafe { *from }; 4])
     }
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { to.cast::<[f32; 4]>().write(self.0) }
     }
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         Plain(std::array::from_fn(|i| self.0[i] + other.0[i]))
     }
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn fma(self, a: Self, b: Self) -> Self {
         Plain(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
@@ -68,31 +74,37 @@ macro_rules! lanes {
     ($type:ty, $n:literal, $zero:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $fma:ident) => {
         impl Lanes for $type {
             const N: usize = $n;
+            // Safety: as in the trait.
             #[inline(always)]
             unsafe fn zero() -> Self {
                 // SAFETY: the caller's promise.
                 unsafe { $zero() }
             }
+            // Safety: as in the trait.
             #[inline(always)]
             unsafe fn load(from: *const f32) -> Self {
                 // SAFETY: the caller's promise.
                 unsafe { $load(from) }
             }
+            // Safety: as in the trait.
             #[inline(always)]
             unsafe fn splat(from: *const f32) -> Self {
                 // SAFETY: the caller's promise.
                 unsafe { $splat(*from) }
             }
+            // Safety: as in the trait.
             #[inline(always)]
             unsafe fn store(self, to: *mut f32) {
                 // SAFETY: the caller's promise.
                 unsafe { $store(to, self) }
             }
+            // Safety: as in the trait.
             #[inline(always)]
             unsafe fn add(self, other: Self) -> Self {
                 // SAFETY: the caller's promise.
                 unsafe { $add(self, other) }
             }
+            // Safety: as in the trait.
             #[inline(always)]
             unsafe fn fma(self, a: Self, b: Self) -> Self {
                 // SAFETY: the caller's promise.
@@ -115,31 +127,37 @@ use std::arch::aarch64::*;
 #[cfg(target_arch = "aarch64")]
 impl Lanes for float32x4_t {
     const N: usize = 4;
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn zero() -> Self {
         // SAFETY: the caller's promise.
         unsafe { vdupq_n_f32(0.0) }
     }
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's promise.
         unsafe { vld1q_f32(from) }
     }
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn splat(from: *const f32) -> Self {
         // SAFETY: the caller's promise.
         unsafe { vld1q_dup_f32(from) }
     }
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { vst1q_f32(to, self) }
     }
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: the caller's promise.
         unsafe { vaddq_f32(self, other) }
     }
+    // Safety: as in the trait.
     #[inline(always)]
     unsafe fn fma(self, a: Self, b: Self) -> Self {
         // SAFETY: the caller's promise.
