@@ -1,7 +1,10 @@
 //! Every environment flag of the library: one table of name, default and meaning, and the only place that reads them.
 
 use crate::error::{Error, Result, nearest};
+use std::path::PathBuf;
 use std::sync::OnceLock;
+#[cfg(feature = "gpu")]
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What values a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,12 @@ pub static FLAGS: &[Flag] = &[
     row("WGRAD_POISON", Kind::Switch, "0", "fill memory without a value with NaN before each run"),
     row("WGRAD_VALIDATE", Kind::Switch, "0", "create our own shaders with all checks, as a user's are"),
     row("WGRAD_THREADS", Kind::Number(4096), "0", "threads of the CPU backend; 0: one a core"),
+    row(
+        "WGRAD_CACHE",
+        Kind::Text,
+        "",
+        "folder for compiled pipelines; off: none; empty: for the command the user's folder for such things, for a library none",
+    ),
     row("WGRAD_MEMORY_CAP", Kind::Bytes, "0", "bytes that a device may reserve, K, M and G allowed; 0: no cap"),
     row("WGRAD_PLANT", Kind::Text, "", "tests: a probe of wgrad bench that goes wrong: hang:NAME, abort:NAME, fail:NAME"),
     row("BENCH_T0_NS", Kind::Text, "", "bench: nanoseconds of the epoch at which the process was started, set by who starts it; used by the peers, too"),
@@ -76,6 +85,37 @@ pub fn number(name: &str) -> Result<u64> {
 pub fn text(name: &str) -> Result<Option<String>> {
     let (_, value) = value(name)?;
     Ok(Some(value).filter(|v| !v.is_empty()))
+}
+
+/// Whether this process is an application of ours, which may keep what it compiled in the user's folder for such things.
+#[cfg(feature = "gpu")]
+static KEEPS: AtomicBool = AtomicBool::new(false);
+
+/// This process is an application of ours.
+#[cfg(all(feature = "cli", feature = "gpu"))]
+pub(crate) fn keep_compiled() {
+    KEEPS.store(true, Relaxed);
+}
+
+/// The folder for what was compiled: WGRAD_CACHE's, or that of our own application.
+#[cfg(feature = "gpu")]
+pub(crate) fn cache() -> Result<Option<PathBuf>> {
+    Ok(match text("WGRAD_CACHE")? {
+        Some(word) if word.eq_ignore_ascii_case("off") => None,
+        Some(folder) => Some(folder.into()),
+        None if KEEPS.load(Relaxed) => user_cache().map(|folder| folder.join("wgrad")),
+        None => None,
+    })
+}
+
+/// Where the system wants a user's programs to keep what they can make again: XDG_CACHE_HOME, `~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`.
+pub fn user_cache() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    if cfg!(windows) {
+        return folder("LOCALAPPDATA");
+    }
+    let own = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
+    folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(own)))
 }
 
 /// WGRAD_DEBUG, read once. A value that does not parse is an error where a device is opened, and means 0 here.

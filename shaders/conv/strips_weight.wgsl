@@ -3,7 +3,7 @@
 // u[0]: channels of a group and elements of a plane, of g and of x   u[1]: height and width, of x and of g
 // u[2]: images of a model, groups, models, strips of a row           u[3]: height of the kernel, tiles of lanes, blocks of channels of g, parts
 // u[4]: rows of g of a part; stride, padding, dilation down           u[5]: offsets of g and of x, elements of each
-// u[6]: elements of one part's result, width of the kernel
+// u[6]: elements of one part's result, width of the kernel, elements of that result that are sums along the way
 @group(0) @binding(0) var<uniform> u: array<vec4<u32>, 7>;
 @group(0) @binding(1) var<storage, read> g: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
@@ -22,6 +22,9 @@ const BLOCK: u32 = 256u;
 
 var<private> s: array<f32, SUMS>;
 var<private> t: array<f32, SUMS>;
+// Where g is summed along the way: of each channel that the lane reads for all.
+var<private> own_s: vec4<f32>;
+var<private> own_t: vec4<f32>;
 
 fn epilogue(i: u32, v: f32) {
     y[i] = v;
@@ -52,6 +55,11 @@ fn flush() {
 // Hook: store all totals. `first` is where the lane's part of the first channel lies, `rows` how many there are.
 fn finish(first: u32, rows: u32) {
     epilogue(first, t[0]);
+}
+
+// Hook: store the sums of the channels from `first` on that lane `lane` reads, of which there are `channels`.
+fn finish_along(first: u32, part: u32, lane: u32, channels: u32) {
+    return;
 }
 
 @compute @workgroup_size(8)
@@ -109,6 +117,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
         }
     }
     flush();
+    if mine == lid.x {
+        finish_along(z * u[0].x + channel + lid.x, part, lid.x, channels);
+    }
     if mine < u[0].z * u[3].x {
         finish(part * u[6].x + ((z * u[0].x + channel) * u[0].z * u[3].x + mine) * u[6].y, channels);
     }

@@ -41,8 +41,6 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         let s = bitcast<f32>(u[1].w);
         v = (1.0 - s) * v + s / f32(classes) * weight(at.x, at.y);
     }
-    if label == u[1].z {
-        v = 0.0;
-    }
-    epilogue(i, -v * g[u[0].w + row * STEP]);
+    // An ignored row has no gradient, even where that of a mean over no rows is infinite.
+    epilogue(i, select(-v * g[u[0].w + row * STEP], 0.0, label == u[1].z));
 }

@@ -11,6 +11,7 @@ use crate::nn::Module;
 use crate::ops::{CrossEntropy, Generator};
 use crate::optim::{Adam, AdamOptions, Optimizer};
 use crate::tensor::Data;
+use crate::train::{Capture, capture};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
@@ -59,6 +60,8 @@ pub struct Trained {
     pub loss_first: f64,
     pub loss_last: f64,
     pub steps: u64,
+    /// Of a step; none on the CPU, which dispatches nothing.
+    pub dispatches: Option<u64>,
 }
 
 /// Time steps of the network that the workload `name` trains.
@@ -69,9 +72,11 @@ pub fn train(name: &str, device: &Device, protocol: &Protocol) -> Result<Trained
     let plans = computed(device);
     let (mut trainer, loss_first) = checked(name, device)?;
     let timing = protocol.time(device, &mut || trainer.step().map(drop))?;
+    let before = device.counters().dispatches;
     let loss_last = trainer.step()?.item()?;
+    let dispatches = Some(device.counters().dispatches - before).filter(|n| *n > 0);
     let steps = trainer.finish(name, computed(device) - plans)?;
-    Ok(Trained { timing, batch: trainer.batches[0].0.shape()[0], loss_first, loss_last, steps })
+    Ok(Trained { timing, batch: trainer.batches[0].0.shape()[0], loss_first, loss_last, steps, dispatches })
 }
 
 /// The same as a job.
@@ -140,9 +145,13 @@ pub fn startup(name: &str, device: &Device, began: Instant, done: &mut dyn FnMut
     Err(Error::internal(format!("{name}: wrong result: the first loss is {loss}, the definition gives {}", reference[0])))
 }
 
+/// A captured step.
+type Step = Capture<Box<dyn FnMut(&[Tensor]) -> Result<(Tensor, Vec<Tensor>)>>>;
+
 /// A model, its optimizer and its batches.
 struct Trainer {
-    model: Box<dyn Module>,
+    model: Rc<dyn Module>,
+    step: Step,
     optimizer: Adam,
     batches: Vec<(Tensor, Tensor)>,
     /// How often each batch was used.
@@ -152,26 +161,27 @@ struct Trainer {
 
 impl Trainer {
     fn new(net: &Net, device: &Device, batches: usize) -> Result<Trainer> {
-        let model = (net.build)(&Generator::new(SEED), device)?;
+        let model: Rc<dyn Module> = (net.build)(&Generator::new(SEED), device)?.into();
         let optimizer = Adam::new(model.parameters(), AdamOptions::default())?;
         let shape = [&[net.batch], net.sample].concat();
         let batches = data::class_batches(batches, net.batch, net.sample.iter().product())
             .map(|(x, y)| Ok((Tensor::new(x, &shape, device)?, Tensor::new(y, [net.batch], device)?)))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Trainer { model, optimizer, used: vec![0; batches.len()], batches, taken: 0 })
+        let forward = model.clone();
+        let step: Step = capture(Box::new(move |inputs| {
+            let loss = forward.try_forward(&inputs[0])?.cross_entropy_with(&inputs[1], &CrossEntropy::default())?;
+            Ok((loss.clone(), vec![loss]))
+        }));
+        Ok(Trainer { model, step, optimizer, used: vec![0; batches.len()], batches, taken: 0 })
     }
 
-    /// One step on the next batch. The loss is held while the step computes, so it is computed with it.
+    /// One step on the next batch: its loss.
     fn step(&mut self) -> Result<Tensor> {
         let n = self.taken % self.batches.len();
         let (x, y) = &self.batches[n];
         self.taken += 1;
         self.used[n] += 1;
-        self.optimizer.zero_grad();
-        let loss = self.model.try_forward(x)?.cross_entropy_with(y, &CrossEntropy::default())?;
-        loss.backward()?;
-        self.optimizer.step()?;
-        Ok(loss)
+        Ok(self.step.run(&mut self.optimizer, &[x, y])?.remove(0))
     }
 
     /// How many steps were taken: by the optimizer's count and by the `did` plans that the device computed for them; and that every batch was used.

@@ -145,7 +145,7 @@ impl Workload {
                 Ok(line)
             }
             Kind::Training => {
-                let Trained { timing, batch, loss_first, loss_last, steps } = training::train(self.name, device, protocol)?;
+                let Trained { timing, batch, loss_first, loss_last, steps, dispatches } = training::train(self.name, device, protocol)?;
                 let mut line = self.line(device, timing.median(), timing.min());
                 line.timing(&timing);
                 line.put("peak_rss_mb", peak_rss_mb(), 1);
@@ -155,6 +155,7 @@ impl Workload {
                 line.put("loss_first", Some(loss_first), 4);
                 line.put("loss_last", Some(loss_last), 4);
                 line.fields.push(("steps", steps.into()));
+                line.fields.extend(dispatches.map(|n| ("dispatches", n.into())));
                 Ok(line)
             }
             Kind::Startup(training) => {

@@ -81,6 +81,8 @@ pub fn main() -> ExitCode {
 pub fn run_with<A: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = A>) -> ExitCode {
     #[cfg(feature = "gpu")]
     crate::device::gpu::quiet_drivers();
+    #[cfg(feature = "gpu")]
+    crate::env::keep_compiled();
     let mut program = clap::Command::new("wgrad").version(env!("CARGO_PKG_VERSION")).about(ABOUT).after_help(FLAGS);
     program = program.subcommand_required(true).arg_required_else_help(true).subcommands(COMMANDS.iter().map(|c| (c.describe)()));
     let matches = program.get_matches_from(arguments);

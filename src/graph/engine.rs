@@ -3,6 +3,7 @@
 use super::Tensor;
 use super::arena::{Arena, lies_at, move_to};
 use super::canon::{self, Canon, Place, Src};
+use super::capture;
 use super::explain;
 use super::mode;
 use super::node::{Node, NodeState, Value, release_consumers};
@@ -39,9 +40,11 @@ const RECENT: usize = 2;
 /// What the engine's lock guards. It is held from the decision what runs until the nodes know their values: two threads never run on one device at a time,
 /// and no handle appears between the decision to overwrite a value and the overwriting.
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     plans: Plans,
     policy: Policy,
+    /// How often the policy changed: plans of another are not to be run.
+    pub(super) changes: u64,
     /// Every plan built, by name, in order.
     built: Vec<String>,
     /// The same with their graphs in lines, where WGRAD_DEBUG asks for them.
@@ -55,7 +58,7 @@ impl Engine {
         let mut registry = REGISTRY.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
         let id = device.id();
         let engine = registry.engines.get(&id).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let state = State { plans: Plans::default(), policy: Policy::USUAL, built: Vec::new(), described: Vec::new() };
+            let state = State { plans: Plans::default(), policy: Policy::USUAL, changes: 0, built: Vec::new(), described: Vec::new() };
             Arc::new(Engine { device: device.clone(), state: Mutex::new(state), stored: Mutex::default() })
         });
         registry.engines.retain(|_, e| e.strong_count() > 0);
@@ -105,13 +108,14 @@ impl Engine {
         format!("{} live tensors; the largest: {}", all.len(), shown.join(", "))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn set_policy(&self, policy: Policy) {
         let mut state = self.lock();
         state.policy = policy;
+        state.changes += 1;
         state.plans = Plans::default();
     }
 }
@@ -176,6 +180,9 @@ pub(super) fn settle_foreign(value: &Value, mine: &Arc<Recorder>) -> Result<()> 
 
 /// Compute the targets, and bring `reads` (targets among them or values that exist) to the host in the same submit.
 pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) -> Result<Option<Readback>> {
+    if !reads.is_empty() {
+        capture::looked();
+    }
     // Values and handles that end here are dropped after the lock is given back.
     let mut state = engine.lock();
     let run = canon::needed(targets);
@@ -215,12 +222,8 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
     let after = |v| canon.output_of(v).map_or_else(|| storage(v), |k| Ok(outputs[k].clone()));
     let read_ranges = reads.iter().map(after).collect::<Result<Vec<_>>>()?;
     let copies: Vec<(Storage, Storage)> = moves.iter().map(|m| (m.from.clone(), m.to.clone())).collect();
-    let began = (crate::env::debug() >= 2).then(std::time::Instant::now);
-    let readback = engine.device.run(&plan.prepared, &canon.data, &canon.leaf_storage, &outputs, &copies, &read_ranges)?;
-    if let Some(began) = began {
-        engine.device.wait()?;
-        crate::env::tell(2, || format!("ran {} on {} in {:.3} ms", plan.name, engine.device.short_name(), began.elapsed().as_secs_f64() * 1e3));
-    }
+    let readback = plan.run(&engine.device, &canon.data, &canon.leaf_storage, &outputs, &copies, &read_ranges)?;
+    capture::ran(&canon, &plan, state.changes, !moves.is_empty());
     // From here on nothing fails: the nodes learn their values.
     for m in moves {
         move_to(&m.value, m.to);

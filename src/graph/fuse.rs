@@ -4,6 +4,8 @@
 use super::canon::{Canon, CanonInput, CanonNode, Place, Src};
 use super::mode::Phase;
 use super::plan::Fault;
+use crate::device::Caps;
+use crate::tensor::Layout;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -17,6 +19,8 @@ pub(crate) struct Group {
     pub prologue: Vec<u32>,
     /// The node that is not a row, where there is one.
     pub root: Option<u32>,
+    /// A sum over an input of the root that its kernel makes along the way.
+    pub sum: Option<u32>,
     /// Rows over the index space of the result, in order.
     pub rows: Vec<u32>,
     phase: Option<(Phase, u32)>,
@@ -27,19 +31,21 @@ pub(crate) struct Group {
 impl Group {
     /// All nodes, in order.
     pub fn nodes(&self) -> impl Iterator<Item = u32> + '_ {
-        self.prologue.iter().copied().chain(self.root).chain(self.rows.iter().copied())
+        self.prologue.iter().copied().chain(self.sum).chain(self.root).chain(self.rows.iter().copied())
     }
 }
 
 /// What the target allows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct FuseLimits {
+pub(crate) struct FuseLimits<'a> {
     /// Whether rows may join each other and other kernels at all.
     pub rows: bool,
     /// Whether reductions may load through rows.
     pub prologue: bool,
     /// Storage bindings of a kernel.
     pub bindings: usize,
+    /// What the GPU can do whose kernels make sums along the way; none where none do.
+    pub caps: Option<&'a Caps>,
 }
 
 /// For each node, the earlier node that computes the same, or itself. Nodes with data of their own are never merged (their data may differ in the next run),
@@ -77,7 +83,7 @@ pub(crate) fn common(canon: &Canon, fault: Option<Fault>) -> Vec<u32> {
 
 struct Fuser<'a> {
     canon: &'a Canon,
-    limits: FuseLimits,
+    limits: FuseLimits<'a>,
     groups: Vec<Group>,
     /// The group of each node that is in one.
     group_of: Vec<Option<u32>>,
@@ -91,7 +97,7 @@ struct Fuser<'a> {
 }
 
 /// Group the nodes of a plan into kernels, in an order in which they can run.
-pub(crate) fn fuse(canon: &Canon, limits: FuseLimits) -> Vec<Group> {
+pub(crate) fn fuse(canon: &Canon, limits: FuseLimits<'_>) -> Vec<Group> {
     let n = canon.nodes.len();
     let mut readers: Vec<SmallVec<[u32; 1]>> = canon.nodes.iter().map(|x| SmallVec::from_elem(0, x.outs.len())).collect();
     for (_, node) in canon.nodes.iter().enumerate().filter(|&(i, _)| !canon.dead[i]) {
@@ -148,6 +154,28 @@ fn materialized_sources(canon: &Canon, stored: &[u64]) -> Vec<bool> {
     out
 }
 
+/// Whether an operand shows every element of a value once: with positive strides, so that it begins at the value's start in every run.
+fn covers(layout: &Layout, numel: usize) -> bool {
+    let mut dims: Vec<(isize, usize)> = layout.strides().iter().copied().zip(layout.shape.iter().copied()).filter(|d| d.1 != 1).collect();
+    dims.sort_unstable();
+    let mut stride = 1;
+    dims.iter().all(|&(s, n)| {
+        let next = s == stride;
+        stride *= n as isize;
+        next
+    }) && stride == numel as isize
+}
+
+/// Sizes and strides of the dimensions that stay in a sum, in order, and of those that go away, in any.
+fn cut(layout: &Layout, dims: u8) -> [Vec<(usize, isize)>; 2] {
+    let [stay, mut go] = [false, true].map(|gone| -> Vec<(usize, isize)> {
+        let of = layout.shape.iter().zip(layout.strides()).enumerate();
+        of.filter(|&(d, (&n, _))| (dims >> d & 1 == 1) == gone && n != 1).map(|(_, (&n, &s))| (n, s)).collect()
+    });
+    go.sort_unstable();
+    [stay, go]
+}
+
 /// Whether element i of the operand is element i of the node it comes from, or the node is a constant.
 pub(crate) fn sees_through(canon: &Canon, x: &CanonInput) -> bool {
     let Src::Node(m, _) = x.src else { return false };
@@ -198,8 +226,37 @@ impl Fuser<'_> {
                 self.group_of[n as usize] = Some(g);
             }
         }
+        if let Some(sum) = self.along(i, &node) {
+            let from = self.group_of[sum as usize].expect("a sum that is found has a kernel");
+            self.groups[from as usize] = Group::default();
+            self.group_of[sum as usize] = Some(g);
+            group.sum = Some(sum);
+        }
         self.groups.push(group);
         self.group_of[i as usize] = Some(g);
+    }
+
+    /// A sum that the kernel of node `i` can make along the way: recorded before it, alone in its kernel, and not read in between.
+    fn along(&self, i: u32, node: &CanonNode) -> Option<u32> {
+        /// How far back a sum is looked for: a bias is added right behind the product whose gradient this is.
+        const NEAR: u32 = 16;
+        let inputs: SmallVec<[(Layout, bool); 3]> = node.inputs.iter().map(|x| (x.layout, x.aligned)).collect();
+        let (n, dims) = node.op.sums_along(self.limits.caps?, &inputs)?;
+        let x = &node.inputs[n];
+        let Src::Node(..) = x.src else { return None };
+        let wanted = cut(&x.layout, dims);
+        (i.saturating_sub(NEAR)..i).rev().find(|&s| {
+            let other = self.node(s);
+            let Some((dims, y)) = other.op.sums().zip(other.inputs.first()) else { return false };
+            let alone = self.group_of[s as usize].is_some_and(|g| self.groups[g as usize].nodes().eq([s]));
+            let numel = self.canon.meta(x.src).numel();
+            alone
+                && y.src == x.src
+                && (other.phase, other.scope) == (node.phase, node.scope)
+                && [&x.layout, &y.layout].iter().all(|l| covers(l, numel))
+                && cut(&y.layout, dims) == wanted
+                && !(s + 1..i).any(|k| !self.canon.dead[k as usize] && self.node(k).inputs.iter().any(|x| matches!(x.src, Src::Node(m, _) if m == s)))
+        })
     }
 
     fn open(&mut self, i: u32, open: bool) {
@@ -238,7 +295,7 @@ impl Fuser<'_> {
     /// Whether element i of the row needs only element i of what group `g` computes.
     fn pointwise(&self, node: &CanonNode, g: u32) -> bool {
         node.inputs.iter().all(|x| match x.src {
-            Src::Node(m, _) if self.group_of[m as usize] == Some(g) => x.is_whole(self.canon),
+            Src::Node(m, _) if self.group_of[m as usize] == Some(g) => x.is_whole(self.canon) && self.groups[g as usize].sum != Some(m),
             _ => true,
         })
     }
@@ -341,7 +398,7 @@ impl Fuser<'_> {
         for group in self.groups.iter().filter(|g| !g.rows.is_empty()) {
             let inputs = group.root.map_or(0, |r| self.node(r).inputs.len() + self.node(r).op.extra_bindings());
             let prologue = if group.prologue.is_empty() { 0 } else { self.bindings(&group.prologue, None).saturating_sub(2) };
-            let limit = self.limits.bindings.saturating_sub(inputs + prologue);
+            let limit = self.limits.bindings.saturating_sub(inputs + prologue + usize::from(group.sum.is_some()));
             // Values that only later rows of the group read count as stores in a part of it, so the whole is asked first.
             if self.bindings(&group.rows, group.root) <= limit {
                 continue;

@@ -5,6 +5,7 @@
 
 mod arena;
 mod canon;
+mod capture;
 mod engine;
 mod explain;
 mod fuse;
@@ -22,6 +23,7 @@ mod tensor;
 mod watch;
 
 pub(crate) use arena::Arena;
+pub(crate) use capture::{Cell, Recorded, Session, drew, mode_changed, touched};
 pub(crate) use engine::Engine;
 #[doc(hidden)]
 pub use engine::{Planned, plan_with};

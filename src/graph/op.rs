@@ -2,6 +2,7 @@
 
 use super::lower::launch::LaunchCtx;
 use super::{Slots, Tensor};
+use crate::device::Caps;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
 use crate::ops::rows::Row;
@@ -132,6 +133,18 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     /// Whether each input and output must have a buffer of its own, because the kernel's text says how each is bound and cannot be changed.
     fn keeps_bindings(&self) -> bool {
         false
+    }
+
+    /// For sums: bit d says that dimension d goes away.
+    fn sums(&self) -> Option<u8> {
+        None
+    }
+
+    /// An input whose sum its kernel can make along the way on a device that can do `caps`, and which of its dimensions, as it is read, go away (bit d for
+    /// dimension d); `inputs` are layouts, and whether offsets are multiples of four. Where the graph has that sum, too, the planner makes it one more
+    /// output of the launch, after the op's own: so a layer's bias gets its gradient with the weight.
+    fn sums_along(&self, _caps: &Caps, _inputs: &[(Layout, bool)]) -> Option<(usize, u8)> {
+        None
     }
 
     /// Whether it has no kernel, so that on a GPU the host computes it as it is recorded, from values that are read back for it. Each time is counted as a

@@ -3,7 +3,7 @@
 use super::canon::{Canon, CanonInput, Src};
 use super::fuse::{self, FuseLimits};
 use super::lower;
-use crate::device::{Caps, Device, GpuProgram, Prepared, Program};
+use crate::device::{Caps, Device, GpuProgram, Prepared, Program, Readback, Storage};
 use crate::error::Result;
 use std::sync::Arc;
 
@@ -30,6 +30,27 @@ pub(crate) struct Plan {
     pub prepared: Prepared,
 }
 
+impl Plan {
+    /// Run it; `reads` are brought to the host in the same submit.
+    pub fn run(
+        &self,
+        device: &Device,
+        data: &[u64],
+        leaves: &[Storage],
+        outputs: &[Storage],
+        copies_before: &[(Storage, Storage)],
+        reads: &[Storage],
+    ) -> Result<Option<Readback>> {
+        let began = (crate::env::debug() >= 2).then(std::time::Instant::now);
+        let readback = device.run(&self.prepared, data, leaves, outputs, copies_before, reads)?;
+        if let Some(began) = began {
+            device.wait()?;
+            crate::env::tell(2, || format!("ran {} on {} in {:.3} ms", self.name, device.short_name(), began.elapsed().as_secs_f64() * 1e3));
+        }
+        Ok(readback)
+    }
+}
+
 /// What shapes a plan besides its graph.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
@@ -52,7 +73,7 @@ pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Po
     let program = match device {
         Device::Cpu(cpu) => {
             let fuse = policy.fuse && !cpu.definition;
-            let groups = fuse::fuse(canon, FuseLimits { rows: fuse, prologue: fuse, bindings: 8 });
+            let groups = fuse::fuse(canon, FuseLimits { rows: fuse, prologue: fuse, bindings: 8, caps: None });
             Program::Host(lower::lower_host(canon, &groups, cpu.definition, policy.fault)?)
         }
         #[cfg(feature = "gpu")]
@@ -64,7 +85,7 @@ pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Po
 /// What a GPU that can do `caps` runs for `canon`, common nodes merged already.
 pub(super) fn gpu_program(canon: &Canon, caps: &Caps, policy: Policy) -> Result<GpuProgram> {
     let bindings = (caps.max_storage_bindings as usize).min(8);
-    let groups = fuse::fuse(canon, FuseLimits { rows: policy.fuse, prologue: policy.fuse, bindings });
+    let groups = fuse::fuse(canon, FuseLimits { rows: policy.fuse, prologue: policy.fuse, bindings, caps: Some(caps).filter(|_| policy.fuse) });
     lower::lower_gpu(canon, &groups, caps, policy.fault)
 }
 

@@ -147,6 +147,11 @@ impl Tensor {
         flat.whole_storage()
     }
 
+    /// Compute the value, if it is pending.
+    pub(crate) fn compute(&self) -> Result<()> {
+        engine::execute(self.engine(), std::slice::from_ref(&self.value), &[]).map(drop)
+    }
+
     /// This tensor, or a copy of it whose elements fill a buffer of their own in row-major order.
     pub(super) fn flat(&self) -> Result<Tensor> {
         let (base, layout) = self.value.resolve();

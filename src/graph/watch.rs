@@ -69,6 +69,11 @@ pub fn watch<R>(caps: &Caps, f: impl FnOnce() -> R) -> (R, Watched) {
     (result, seen)
 }
 
+/// Whether this thread's runs are looked at.
+pub(super) fn is_on() -> bool {
+    WATCH.with_borrow(Option::is_some)
+}
+
 /// The shader `name` is launched.
 pub(super) fn launched(name: &'static str) {
     WATCH.with_borrow_mut(|w| {

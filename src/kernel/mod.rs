@@ -3,10 +3,12 @@
 mod division;
 mod emit;
 mod table;
+mod words;
 
 pub use division::divisor;
 pub use emit::{BindingText, Emit, joined};
 pub use table::KERNELS;
+pub(crate) use words::hold_words;
 
 use crate::error::{Error, Result, nearest};
 

@@ -30,7 +30,13 @@ kernels! {
     "sort_starts": "index/sort_starts.wgsl", "where each key's run begins in a sorted index";
     "nll": "loss/nll.wgsl", "negative log likelihood of labels, loss and weight of each row";
     "nll_grad": "loss/nll_grad.wgsl", "its gradient";
+    "cross_entropy": "loss/cross_entropy.wgsl", "cross entropy of all rows, and what its gradient needs of each";
+    "cross_entropy_sum": "loss/cross_entropy_sum.wgsl", "cross entropy of all rows from that of parts of them";
+    "cross_entropy_grad": "loss/cross_entropy_grad.wgsl", "its gradient";
     "batch_norm": "norm/batch_norm.wgsl", "each channel normalised by its statistics";
+    "batch_stats": "norm/batch_stats.wgsl", "mean and deviation of each channel, and the running statistics";
+    "batch_sums": "norm/batch_sums.wgsl", "the sums over each channel that batch_norm's gradient needs";
+    "batch_norm_grad": "norm/batch_norm_grad.wgsl", "the gradient of batch_norm by its input";
     "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
     "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
     "update": "optim/update.wgsl", "a step of any optimizer over an arena";
@@ -49,6 +55,8 @@ kernels! {
     "conv2d_weight_grad": "conv/conv2d_weight_grad.wgsl", "the gradient of a convolution's weight, split over positions";
     "max_pool2d": "pool/max_pool2d.wgsl", "the largest element of each window, and its place";
     "max_pool2d_grad": "pool/max_pool2d_grad.wgsl", "gradient of max_pool2d, gathered";
+    "max_pool2d_halves": "pool/max_pool2d_halves.wgsl", "max_pool2d of 2 x 2 windows side by side";
+    "max_pool2d_halves_grad": "pool/max_pool2d_halves_grad.wgsl", "gradient of that, two windows at a time";
     "pool_gather": "pool/pool_gather.wgsl", "elements at the places that max_pool2d found";
     "avg_pool2d": "pool/avg_pool2d.wgsl", "the mean of each window";
     "avg_pool2d_grad": "pool/avg_pool2d_grad.wgsl", "gradient of avg_pool2d, gathered";

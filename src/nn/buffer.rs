@@ -1,7 +1,7 @@
 //! Buffers: state of a module that no gradient changes, such as running statistics.
 
 use crate::error::{Error, Result};
-use crate::graph::Tensor;
+use crate::graph::{self, Cell, Tensor, Value};
 use crate::tensor::{Meta, Shape};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -16,6 +16,16 @@ struct Inner {
     value: Mutex<Tensor>,
 }
 
+impl Cell for Inner {
+    fn value(&self) -> Value {
+        self.value.lock().unwrap_or_else(|e| e.into_inner()).value().clone()
+    }
+
+    fn put(&self, value: Tensor) {
+        *self.value.lock().unwrap_or_else(|e| e.into_inner()) = value;
+    }
+}
+
 impl Buffer {
     /// A buffer that begins with the value of `initial`.
     pub fn new(initial: &Tensor) -> Buffer {
@@ -28,7 +38,9 @@ impl Buffer {
 
     /// The value now.
     pub fn tensor(&self) -> Tensor {
-        self.lock().clone()
+        let value = self.lock().clone();
+        graph::touched(&self.0, value.value());
+        value
     }
 
     /// Its shape.
@@ -51,7 +63,8 @@ impl Buffer {
         }
         // Without this, each assignment would keep the history of the one before.
         let value = if value.is_grad_required() { value.detach() } else { value.clone() };
-        *self.lock() = value;
+        let before = std::mem::replace(&mut *self.lock(), value);
+        graph::touched(&self.0, before.value());
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Parameters: named places whose value an optimizer replaces.
 
 use crate::error::{Error, Result};
-use crate::graph::{GradSlot, Tensor, Value};
+use crate::graph::{self, Cell, GradSlot, Tensor, Value};
 use crate::tensor::{Meta, Shape};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,6 +14,16 @@ struct Inner {
     meta: Meta,
     grad: Arc<GradSlot>,
     value: Mutex<Tensor>,
+}
+
+impl Cell for Inner {
+    fn value(&self) -> Value {
+        self.value.lock().unwrap_or_else(|e| e.into_inner()).value().clone()
+    }
+
+    fn put(&self, value: Tensor) {
+        *self.value.lock().unwrap_or_else(|e| e.into_inner()) = value;
+    }
 }
 
 impl Param {
@@ -37,7 +47,9 @@ impl Param {
 
     /// The value now.
     pub fn tensor(&self) -> Tensor {
-        self.lock().clone()
+        let value = self.lock().clone();
+        graph::touched(&self.0, value.value());
+        value
     }
 
     /// Its shape.

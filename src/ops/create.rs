@@ -4,8 +4,9 @@ use super::row_op::RowOp;
 use super::rows::{Row, row};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Engine, Slots, Tensor};
+use crate::graph::{self, Batched, Engine, Slots, Tensor};
 use crate::tensor::{DType, Meta, Shape};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A stream of random numbers: a seed, and how many random nodes were recorded with it. Reads and flushes change nothing.
@@ -21,18 +22,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Debug)]
 pub struct Generator {
     seed: u64,
-    offset: AtomicU64,
+    /// Shared with steps that were captured, which go on drawing.
+    offset: Arc<AtomicU64>,
 }
 
 impl Generator {
     /// The stream of `seed`, from its start.
     pub fn new(seed: u64) -> Generator {
-        Generator { seed, offset: AtomicU64::new(0) }
+        Generator::restore(seed, 0)
     }
 
     /// The stream of `seed` after `offset` random nodes: what [`Generator::state`] gave.
     pub fn restore(seed: u64, offset: u64) -> Generator {
-        Generator { seed, offset: AtomicU64::new(offset) }
+        Generator { seed, offset: Arc::new(AtomicU64::new(offset)) }
     }
 
     /// Seed and offset.
@@ -42,7 +44,9 @@ impl Generator {
 
     /// The pair for one more node.
     pub(crate) fn next(&self) -> [u64; 2] {
-        [self.seed, self.offset.fetch_add(1, Relaxed)]
+        let offset = self.offset.fetch_add(1, Relaxed);
+        graph::drew(self.seed, offset, &self.offset);
+        [self.seed, offset]
     }
 }
 

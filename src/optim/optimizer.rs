@@ -29,6 +29,15 @@ pub trait Optimizer: std::fmt::Debug {
     /// How many steps were taken.
     fn steps(&self) -> u64;
 
+    /// The numbers that the next step's update will compute with, for [`capture`](crate::train::capture): a step that is run again takes them from here.
+    /// `None`: its steps are recorded each time.
+    fn next_floats(&self) -> Option<Vec<f64>> {
+        None
+    }
+
+    /// A step was taken without [`Optimizer::step`], with [`Optimizer::next_floats`].
+    fn stepped(&mut self) {}
+
     /// The parameters, in order.
     fn params(&self) -> &[Param];
 
@@ -51,6 +60,14 @@ impl<T: OverArenas> Optimizer for T {
     fn step(&mut self) -> Result<()> {
         let floats = self.floats(self.core().lr, self.core().steps + 1);
         self.core_mut().step(&floats)
+    }
+
+    fn next_floats(&self) -> Option<Vec<f64>> {
+        Some(self.floats(self.core().lr, self.core().steps + 1))
+    }
+
+    fn stepped(&mut self) {
+        self.core_mut().steps += 1;
     }
 
     fn zero_grad(&self) {

@@ -7,6 +7,9 @@ use crate::graph::{Arenas, Key, LaunchCtx, Op, Slots};
 use crate::tensor::{DType, Meta};
 use smallvec::SmallVec;
 
+/// `(floats, gradients, values, each state)` of a run of elements.
+type Block = fn(&[f32], &[f32], &mut [f32], &mut [&mut [f32]]);
+
 /// A rule: what one step does to one element.
 pub(super) struct Rule {
     /// The optimizer's name.
@@ -17,8 +20,8 @@ pub(super) struct Rule {
     pub floats: usize,
     /// `(floats, gradient, value, state)`: the new value; the state is updated in place.
     pub f64: fn(&[f64], f64, f64, &mut [f64]) -> f64,
-    /// The same in f32, over a run of elements: `(floats, gradients, values, each state)`.
-    pub block: fn(&[f32], &[f32], &mut [f32], &mut [&mut [f32]]),
+    /// The same in f32, over a run of elements.
+    pub block: Block,
     /// The same, as the body of `update` in shaders/optim/update.wgsl, for four elements at once.
     pub wgsl: &'static str,
 }

@@ -23,6 +23,29 @@ impl Sums {
         Ok(Sums { loss: zero()?, hits: zero()?, counts: false, samples: 0 })
     }
 
+    /// Sums that lie there already; nothing is known of how many samples they are of.
+    pub fn of(loss: &Tensor, hits: &Tensor) -> Sums {
+        Sums { loss: loss.clone(), hits: hits.clone(), counts: false, samples: 0 }
+    }
+
+    /// The sums: of the losses, and of the hits where any were added.
+    pub fn tensors(self) -> Vec<Tensor> {
+        if self.counts { vec![self.loss, self.hits] } else { vec![self.loss] }
+    }
+
+    /// The same with one more batch of so many samples.
+    pub fn replaced(self, sums: Vec<Tensor>, samples: usize) -> Sums {
+        let mut sums = sums.into_iter();
+        let loss = sums.next().unwrap_or(self.loss);
+        let (hits, counts) = sums.next().map_or((self.hits, false), |h| (h, true));
+        Sums { loss, hits, counts: counts || self.counts, samples: self.samples + samples }
+    }
+
+    /// The inputs of a step that adds to them.
+    pub fn inputs(&self) -> [&Tensor; 2] {
+        [&self.loss, &self.hits]
+    }
+
     /// Add a batch: its mean loss, and how many of its samples were right.
     pub fn add(&mut self, loss: &Tensor, hits: Option<&Tensor>, samples: usize) -> Result<()> {
         no_grad(|| {

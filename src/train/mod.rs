@@ -3,6 +3,7 @@
 //! The loop knows the model, the data, the optimizer and nothing more. A progress bar, a file of metrics, checkpoints and clipping by hand listen to
 //! its one stream of [`Event`]s.
 
+mod capture;
 mod checkpoint;
 mod evaluate;
 mod event;
@@ -12,6 +13,7 @@ mod resident;
 mod schedule;
 mod trainer;
 
+pub use capture::{Capture, capture};
 pub use checkpoint::Checkpoint;
 pub use evaluate::{Predictions, evaluate, predict};
 pub use event::{Callback, Epoch, Event, Flow, gradients};

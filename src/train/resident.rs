@@ -130,9 +130,8 @@ impl Resident {
         Ok((self.features()?.try_narrow(0, start, length)?, self.targets.try_narrow(0, start, length)?))
     }
 
-    /// The samples that `order` names from `start` on. Where they lie is data: every batch of a size is the same plan.
-    pub fn batch(&self, order: &Tensor, start: usize, length: usize) -> Result<(Tensor, Tensor)> {
-        let rows = order.try_narrow(0, start, length)?;
-        Ok((self.features()?.try_index_select(0, &rows)?, self.targets.try_index_select(0, &rows)?))
+    /// All features and targets.
+    pub fn tensors(&self) -> Result<[&Tensor; 2]> {
+        Ok([self.features()?, &self.targets])
     }
 }

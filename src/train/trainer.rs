@@ -1,7 +1,7 @@
 //! The training loop. It tells what happens; whatever reacts to it is a callback.
 
 use super::evaluate::{Sums, batch_name, evaluate};
-use super::{Callback, Epoch, Event, Flow, Resident, Schedule};
+use super::{Callback, Capture, Epoch, Event, Flow, Objective, Resident, Schedule, capture};
 use crate::data::{Augment, Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -108,13 +108,15 @@ impl<'a> Trainer<'a> {
         let steps = loader.batches().len();
         self.tell(&Event::Started { epochs: self.options.epochs, steps, samples: data.len() })?;
         let mut report = Report { epochs: Vec::new(), cancelled: false };
+        let (model, objective, smoothing) = (self.model, train.objective(), self.options.label_smoothing);
+        let mut step: Step<'_> = capture(Box::new(move |inputs| loss_and_sums(model, objective, smoothing, inputs)));
         for epoch in 0..self.options.epochs {
             if let Some(shape) = image {
                 let mut changed = vec![0.0; data.features().len()];
                 self.options.augment.epoch(data.features(), shape, self.options.seed, epoch as u32, philox, &mut changed);
                 train.replace(changed)?;
             }
-            match self.epoch(epoch, &loader, &train, validation.as_ref())? {
+            match self.epoch(epoch, &mut step, &loader, &train, validation.as_ref())? {
                 Outcome::Done(done, flow) => {
                     report.epochs.push(done);
                     if flow == Flow::Stop {
@@ -144,7 +146,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// One pass over the data, and the score on the validation data after it.
-    fn epoch(&mut self, epoch: usize, loader: &Loader, train: &Resident, validation: Option<&Resident>) -> Result<Outcome> {
+    fn epoch(&mut self, epoch: usize, captured: &mut Step<'_>, loader: &Loader, train: &Resident, validation: Option<&Resident>) -> Result<Outcome> {
         let began = Instant::now();
         self.tell(&Event::EpochStarted { epoch })?;
         let order = loader.order(self.options.seed, epoch as u32, philox).into_iter().map(|i| i as i32).collect::<Vec<_>>();
@@ -160,7 +162,9 @@ impl<'a> Trainer<'a> {
             let rate = self.options.learning_rate * self.options.schedule.factor(step, steps * self.options.epochs);
             self.optimizer.set_lr(rate);
             let _name = graph::plan_name(batch_name("train", n > 0 && range.len() < self.options.batch_size));
-            self.step(step, train, &order, range.start, range.len(), &mut sums)?;
+            let rows = order.try_narrow(0, range.start, range.len())?;
+            sums = self.step(step, captured, train, &rows, sums)?;
+            drop(rows);
             if self.tell(&Event::StepEnded { step, samples: range.len(), learning_rate: rate })? == Flow::Stop {
                 return Ok(Outcome::Stopped);
             }
@@ -176,24 +180,24 @@ impl<'a> Trainer<'a> {
         Ok(Outcome::Done(done, flow))
     }
 
-    /// Record forward and backward, and let the optimizer execute all of it with its update: one submit, unless somebody wants to see the gradients.
-    fn step(&mut self, step: usize, train: &Resident, order: &Tensor, start: usize, length: usize, sums: &mut Sums) -> Result<()> {
-        let (x, y) = train.batch(order, start, length)?;
-        let outputs = self.model.try_forward(&x)?;
-        let loss = train.objective().loss(&outputs, &y, self.options.label_smoothing)?;
-        let hits = graph::no_grad(|| train.objective().hits(&outputs, &y))?;
-        sums.add(&loss, hits.as_ref(), length)?;
-        loss.backward()?;
-        // What no handle names is never stored.
-        drop((x, y, outputs, loss, hits));
-        if self.callbacks.iter().any(|c| c.wants_gradients()) {
-            graph::flush(train.device())?;
-            let params = self.optimizer.params().to_vec();
-            self.tell(&Event::GradientsReady { step, params: &params })?;
+    /// A step on the samples that `rows` names: forward, backward and update in one submit, captured; unless somebody wants to see the gradients.
+    fn step(&mut self, step: usize, captured: &mut Step<'_>, train: &Resident, rows: &Tensor, sums: Sums) -> Result<Sums> {
+        let [features, targets] = train.tensors()?;
+        let [losses, hits] = sums.inputs();
+        let inputs = [features, targets, rows, losses, hits];
+        if self.callbacks.iter().all(|c| !c.wants_gradients()) {
+            let added = captured.run(self.optimizer.as_mut(), &inputs)?;
+            return Ok(sums.replaced(added, rows.numel()));
         }
+        let (loss, added) = loss_and_sums(self.model, train.objective(), self.options.label_smoothing, &inputs.map(Tensor::clone))?;
+        loss.backward()?;
+        drop(loss);
+        graph::flush(train.device())?;
+        let params = self.optimizer.params().to_vec();
+        self.tell(&Event::GradientsReady { step, params: &params })?;
         self.optimizer.step()?;
         self.optimizer.zero_grad();
-        Ok(())
+        Ok(sums.replaced(added, rows.numel()))
     }
 
     fn cancelled(&self) -> bool {
@@ -210,6 +214,21 @@ impl<'a> Trainer<'a> {
         }
         Ok(flow)
     }
+}
+
+/// A captured step of the loop.
+type Step<'a> = Capture<Box<dyn FnMut(&[Tensor]) -> Result<(Tensor, Vec<Tensor>)> + 'a>>;
+
+/// The loss of a batch, and the sums of the epoch with it. Inputs: all features and targets, the rows of the batch, the sums before.
+fn loss_and_sums(model: &dyn Module, objective: Objective, smoothing: f64, inputs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
+    let [features, targets, rows, losses, hits] = inputs else { return Err(Error::internal("train: a step has five inputs")) };
+    let (x, y) = (features.try_index_select(0, rows)?, targets.try_index_select(0, rows)?);
+    let outputs = model.try_forward(&x)?;
+    let loss = objective.loss(&outputs, &y, smoothing)?;
+    let right = graph::no_grad(|| objective.hits(&outputs, &y))?;
+    let mut sums = Sums::of(losses, hits);
+    sums.add(&loss, right.as_ref(), rows.numel())?;
+    Ok((loss, sums.tensors()))
 }
 
 /// How an epoch ended.

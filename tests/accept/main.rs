@@ -1,9 +1,11 @@
-//! `make accept-spine`: measures what the spine promises, a line of PASS or FAIL for each. Not a test of `cargo test`: the whole takes hours.
+//! `make accept-spine` and `make accept-speed`: measure what was promised, a line of PASS or FAIL for each. Not a test of `cargo test`: the whole takes hours.
 //!
-//! `--quick` runs the half that CI runs; `--only TEXT` the lines whose name contains it; `--write FILE` keeps the table there.
+//! `--speed` runs the lines about speed instead of those about the spine; `--quick` the half that CI runs; `--only TEXT` the lines whose name contains it;
+//! `--write FILE` keeps the table there. `--peers [WORKLOAD...]` runs wgrad and its peers in turn and prints the ratios, and nothing else.
 
 mod build;
 mod digits;
+mod speed;
 mod suite;
 
 use std::process::ExitCode;
@@ -36,15 +38,27 @@ pub struct Line {
 pub struct State {
     pub quick: bool,
     pub digits: digits::Runs,
+    pub peers: speed::peers::Runs,
 }
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).cloned();
+    if let Some(at) = args.iter().position(|a| a == "--peers") {
+        return match speed::peers::print_ratios(&args[at + 1..], 3) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("{e:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let speed = args.iter().any(|a| a == "--speed");
     let mut state = State { quick: args.iter().any(|a| a == "--quick"), ..State::default() };
     let only = value("--only").unwrap_or_default();
-    let lines: Vec<&Line> =
-        digits::LINES.iter().chain(suite::LINES.iter().copied()).chain(build::LINES).filter(|l| (l.quick || !state.quick) && l.name.contains(&only)).collect();
+    let table: Vec<&Line> =
+        if speed { speed::LINES.iter().collect() } else { digits::LINES.iter().chain(suite::LINES.iter().copied()).chain(build::LINES).collect() };
+    let lines: Vec<&Line> = table.into_iter().filter(|l| (l.quick || !state.quick) && l.name.contains(&only)).collect();
     if lines.is_empty() {
         eprintln!("no line's name contains {only}");
         return ExitCode::FAILURE;
@@ -70,7 +84,8 @@ fn main() -> ExitCode {
     if let Some(file) = value("--write") {
         let cores = std::thread::available_parallelism().map_or(0, |n| n.get());
         let text = format!(
-            "# What `make accept-spine` measured\n\n{cores} cores, no GPU: the adapter is Mesa's llvmpipe (lavapipe).\nEach line: what holds, what was seen, the limit, the seconds it took.\n\n```text\n{table}```\n"
+            "# What `make accept-{}` measured\n\n{cores} cores, no GPU: the adapter is Mesa's llvmpipe (lavapipe).\nEach line: what holds, what was seen, the limit, the seconds it took.\n\n```text\n{table}```\n",
+            if speed { "speed" } else { "spine" }
         );
         if let Err(e) = std::fs::write(&file, text) {
             eprintln!("{file}: {e}");

@@ -12,6 +12,7 @@ mod golden_ops;
 mod gpu_device;
 mod op_table;
 mod ops;
+mod pipelines;
 mod promises;
 mod smoke;
 mod tidy;

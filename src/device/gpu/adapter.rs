@@ -125,9 +125,9 @@ fn has_floor(adapter: &wgpu::Adapter) -> bool {
 const FEATURES: [(wgpu::Features, &str); 3] =
     [(wgpu::Features::SUBGROUP, "subgroups"), (wgpu::Features::SHADER_F16, "f16"), (wgpu::Features::TIMESTAMP_QUERY, "timestamps")];
 
-/// Their union: what a device is opened with, where the adapter has it.
+/// What a device is opened with, where the adapter has it: those, and one that no kernel sees.
 pub(super) fn wanted() -> wgpu::Features {
-    FEATURES.iter().fold(wgpu::Features::empty(), |all, (f, _)| all | *f)
+    FEATURES.iter().fold(wgpu::Features::PIPELINE_CACHE, |all, (f, _)| all | *f)
 }
 
 /// Describe an adapter, or a device with these limits and features.

@@ -1,7 +1,7 @@
 //! The engine: one run of a program is one write of its words, one compute pass and one submit, its readback included.
 
 use super::memory::{ALIGN, GpuBuffer};
-use super::pipeline::{BindCache, Bound};
+use super::pipeline::{BindCache, Bound, Groups, RunKey, Wanted};
 use super::program::{Prepared, Step, window_bytes};
 use super::{Gpu, Readback};
 use crate::device::{Access, Counters, Slot, Storage};
@@ -81,10 +81,7 @@ impl Gpu {
         let run = Run { program, leaves: &leaves, outputs: &outputs };
 
         let submitted = self.guarded("run", || {
-            let groups = {
-                let mut cache = self.binds();
-                program.steps.iter().map(|step| self.group(&mut cache, &run, step)).collect::<Result<Vec<_>>>()?
-            };
+            let groups = self.groups(&run)?;
             let parts = program.parts(self.info.kind, self.options.submit_ms);
             let mut commands: SmallVec<[wgpu::CommandBuffer; 2]> = SmallVec::new();
             let mut start = 0;
@@ -99,17 +96,19 @@ impl Gpu {
                     }
                 }
                 if let Some(profile) = &profile {
-                    for (n, (step, group)) in program.steps.iter().zip(&groups).enumerate().take(end).skip(start) {
+                    for (n, (step, group)) in program.steps.iter().zip(groups.iter()).enumerate().take(end).skip(start) {
                         let timed = wgpu::ComputePassDescriptor { label: None, timestamp_writes: profile.around(n) };
-                        dispatch(&mut encoder.begin_compute_pass(&timed), step, group);
+                        dispatch(&mut encoder.begin_compute_pass(&timed), step, group, None);
                     }
                     if n + 1 == parts.len() {
                         profile.encode(&mut encoder);
                     }
                 } else if end > start {
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    let mut before = None;
                     for (step, group) in program.steps[start..end].iter().zip(&groups[start..end]) {
-                        dispatch(&mut pass, step, group);
+                        dispatch(&mut pass, step, group, before);
+                        before = Some(step.pipeline.id);
                     }
                 }
                 start = end;
@@ -122,6 +121,7 @@ impl Gpu {
             self.submit_in_turn(program, data, commands)
         });
         let submitted = submitted.map_err(|e| self.blame(&run, e));
+        self.save_pipelines_if_due();
 
         if let (Some(profile), Ok(submitted)) = (profile, &submitted) {
             let bytes = |n: usize| program.steps[n].bindings.iter().map(|b| run.behind(b.slot).map_or(0, |f| f.bytes)).sum();
@@ -161,7 +161,7 @@ impl Gpu {
         last.ok_or_else(|| Error::internal("run: nothing to submit"))
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,6 +171,18 @@ impl Gpu {
         let index = self.queue.submit(commands);
         // The one way to learn that a submission was dropped: its number is above the last that was accepted.
         if self.accepted(&index) { Ok(index) } else { Err(Error::device_lost(format!("{}: the device is lost", self.info.short_name()))) }
+    }
+
+    /// The bind groups of a run. Inside a scope.
+    fn groups(&self, run: &Run<'_>) -> Result<Groups> {
+        let key = RunKey::new(run.program.id, run.leaves, run.outputs);
+        let mut cache = self.binds();
+        if let Some(groups) = cache.run(&key) {
+            return Ok(groups);
+        }
+        let groups: Groups = run.program.steps.iter().map(|step| self.group(&mut cache, run, step)).collect::<Result<_>>()?;
+        cache.put_run(key, groups.clone());
+        Ok(groups)
     }
 
     /// The bind group of a launch. Inside a scope.
@@ -194,7 +206,7 @@ impl Gpu {
             self.guarded(&step.label, || {
                 let group = self.group(&mut self.binds(), run, step)?;
                 let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                dispatch(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), step, &group);
+                dispatch(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), step, &group, None);
                 drop(encoder.finish());
                 Ok(())
             })
@@ -227,10 +239,12 @@ impl Gpu {
             return Ok(());
         }
         let text: Arc<str> = call.text.into();
-        let pipeline = self.pipeline(call.label, &text, false, call.bindings.iter().map(|(_, a)| *a))?;
         let bytes = window_bytes(call.words.len());
         let mut words = call.words.to_vec();
         words.resize(bytes / 4, 0);
+        let accesses = call.bindings.iter().map(|(_, a)| *a).collect();
+        let wanted = Wanted { label: call.label, text: &text, trusted: false, accesses, words: words.clone() };
+        let pipeline = self.pipelines(&[wanted])?.remove(0);
         let uniforms = self.alloc(bytes)?;
         self.guarded(call.label, || {
             let bound: SmallVec<[Bound<'_>; 9]> = std::iter::once(Bound { buffer: &uniforms, offset: 0, bytes }).chain(storages).collect();
@@ -284,8 +298,11 @@ fn copy(encoder: &mut wgpu::CommandEncoder, from: &Bound<'_>, to: &Bound<'_>) {
     encoder.copy_buffer_to_buffer(from.buffer.wgpu(), from.offset as u64, to.buffer.wgpu(), to.offset as u64, Some(from.bytes as u64));
 }
 
-fn dispatch(pass: &mut wgpu::ComputePass<'_>, step: &Step, group: &wgpu::BindGroup) {
-    pass.set_pipeline(&step.pipeline.raw);
+/// Launch, behind a launch of the pipeline `before` in the same pass.
+fn dispatch(pass: &mut wgpu::ComputePass<'_>, step: &Step, group: &wgpu::BindGroup, before: Option<u64>) {
+    if before != Some(step.pipeline.id) {
+        pass.set_pipeline(&step.pipeline.raw);
+    }
     pass.set_bind_group(0, group, &[]);
     pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
 }

@@ -1,7 +1,9 @@
 //! GPUs through wgpu: the only code that names it. Adapters, memory, pipelines, the engine that runs programs, and readback.
 
 mod adapter;
+mod disk;
 mod engine;
+mod first_use;
 mod memory;
 mod pipeline;
 mod profile;
@@ -30,6 +32,7 @@ pub use wgpu::Buffer as CallersBuffer;
 use super::{Caps, CounterValues, Counters, Device, Kind, select};
 use crate::env;
 use crate::error::{Error, Result};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
@@ -46,10 +49,12 @@ pub struct GpuOptions {
     pub poison: bool,
     /// On hardware, a run that takes longer than this many milliseconds is split into several submits.
     pub submit_ms: u64,
+    /// Compiled pipelines are kept in this folder, where the backend gives them out. The library writes no other file.
+    pub pipeline_folder: Option<PathBuf>,
 }
 
 impl GpuOptions {
-    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_SUBMIT_MS.
+    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_SUBMIT_MS, WGRAD_CACHE.
     pub fn from_env() -> Result<GpuOptions> {
         Ok(GpuOptions {
             floor: false,
@@ -57,6 +62,7 @@ impl GpuOptions {
             validate: env::flag("WGRAD_VALIDATE")?,
             poison: env::flag("WGRAD_POISON")?,
             submit_ms: env::number("WGRAD_SUBMIT_MS")?,
+            pipeline_folder: env::cache()?,
         })
     }
 }
@@ -67,12 +73,16 @@ pub struct Gpu {
     info: AdapterInfo,
     options: GpuOptions,
     pub(crate) counters: Counters,
+    /// Where it was opened; none for a caller's device.
+    adapter: Option<wgpu::Adapter>,
     device: wgpu::Device,
     queue: wgpu::Queue,
     kept: Arc<scope::Kept>,
     pool: Mutex<memory::Pool>,
     cap: AtomicU64,
     pipelines: Mutex<pipeline::Pipelines>,
+    /// Where compiled pipelines are kept.
+    disk: OnceLock<disk::Disk>,
     binds: Mutex<pipeline::BindCache>,
     /// Temporaries hold no value between runs, so all programs share these.
     workspace: Mutex<Vec<Weak<GpuBuffer>>>,
@@ -120,7 +130,7 @@ impl Gpu {
             wgpu::DeviceLostReason::Unknown => lose.lose(message),
         });
         let info = adapter::describe(&adapter.get_info(), &limits, features);
-        Ok(Self::new(id, device, queue, info, options.clone(), kept))
+        Ok(Self::new(id, device, queue, info, options.clone(), kept, Some(adapter.clone())))
     }
 
     /// A caller's device. None of its handlers is replaced; a loss shows as an error of the next readback. What may be used follows from the limits and
@@ -139,32 +149,44 @@ impl Gpu {
                     .help("open the device with wgpu::Limits::default() or more"));
             }
         }
-        Ok(Self::new(id, device, queue, info, GpuOptions::from_env()?, Arc::default()))
+        Ok(Self::new(id, device, queue, info, GpuOptions::from_env()?, Arc::default(), None))
     }
 
-    fn new(id: u64, device: wgpu::Device, queue: wgpu::Queue, mut info: AdapterInfo, options: GpuOptions, kept: Arc<scope::Kept>) -> Arc<Gpu> {
+    fn new(
+        id: u64,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        mut info: AdapterInfo,
+        options: GpuOptions,
+        kept: Arc<scope::Kept>,
+        adapter: Option<wgpu::Adapter>,
+    ) -> Arc<Gpu> {
         if let Some(kind) = options.declared_kind {
             info.kind = kind;
             info.caps.kind = kind;
         }
-        Arc::new(Gpu {
+        let gpu = Arc::new(Gpu {
             id,
             info,
             options,
             counters: Counters::default(),
+            adapter,
             device,
             queue,
             kept,
             pool: Mutex::default(),
             cap: AtomicU64::new(u64::MAX),
             pipelines: Mutex::default(),
+            disk: OnceLock::new(),
             binds: Mutex::default(),
             workspace: Mutex::default(),
             turn: Mutex::default(),
             polls: RwLock::default(),
             checks: Mutex::default(),
             poison: OnceLock::new(),
-        })
+        });
+        gpu.open_disk();
+        gpu
     }
 
     /// The device's number in this process.

@@ -5,19 +5,32 @@ use super::memory::GpuBuffer;
 use crate::device::{Access, Counters};
 use crate::error::{Error, Result};
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// A compiled kernel.
 #[derive(Debug)]
 pub(super) struct Pipeline {
-    id: u64,
+    pub(super) id: u64,
     pub(super) raw: wgpu::ComputePipeline,
-    layout: wgpu::BindGroupLayout,
+    pub(super) layout: wgpu::BindGroupLayout,
+}
+
+/// A pipeline that is asked for.
+#[derive(Clone)]
+pub(super) struct Wanted<'a> {
+    /// What errors name.
+    pub(super) label: &'a str,
+    pub(super) text: &'a Arc<str>,
+    pub(super) trusted: bool,
+    pub(super) accesses: SmallVec<[Access; 8]>,
+    /// The uniform window of its first run, as far as it is known.
+    pub(super) words: Vec<u32>,
 }
 
 /// What a pipeline is found by.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct PipelineKey {
     text: Arc<str>,
     trusted: bool,
@@ -41,15 +54,41 @@ pub(super) struct Bound<'a> {
 
 type BindKey = (u64, SmallVec<[(u64, u64, u64); 9]>);
 
-/// Bind groups seen lately. Two generations bound it: what was not used while a whole generation filled up is dropped.
+/// The bind groups of all launches of a program, in order.
+pub(super) type Groups = Arc<[wgpu::BindGroup]>;
+
+/// Bind groups seen lately: each alone, and those of a whole run together, so that a loop that comes round to the same buffers looks once a run and not once a
+/// launch. Two generations bound both: what was not used while a whole generation filled up is dropped.
 #[derive(Debug, Default)]
 pub(super) struct BindCache {
     young: HashMap<BindKey, wgpu::BindGroup>,
     old: HashMap<BindKey, wgpu::BindGroup>,
+    young_runs: HashMap<RunKey, Groups>,
+    old_runs: HashMap<RunKey, Groups>,
+}
+
+/// A run as far as bind groups go: the program's number, then buffer, offset and length of what stands behind each leaf and output.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RunKey(Box<[u64]>);
+
+impl RunKey {
+    pub(super) fn new(program: u64, leaves: &[Bound<'_>], outputs: &[Bound<'_>]) -> RunKey {
+        let behind = leaves.iter().chain(outputs).flat_map(|b| [b.buffer.id(), b.offset as u64, b.bytes as u64]);
+        RunKey(std::iter::once(program).chain(behind).collect())
+    }
+}
+
+/// The map's own hash takes a microsecond for a key of this length; so it gets the words mixed into one.
+impl std::hash::Hash for RunKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.iter().fold(0, |h: u64, w| (h.rotate_left(5) ^ w).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    }
 }
 
 /// Bind groups of one generation: more than the launches of any plan we know, a few MB at most.
 const GENERATION: usize = 8192;
+/// Runs of one generation: more than a loop has batches of its own, in most cases.
+const RUNS: usize = 256;
 
 impl BindCache {
     fn get(&mut self, key: &BindKey) -> Option<wgpu::BindGroup> {
@@ -68,16 +107,35 @@ impl BindCache {
         self.young.insert(key, group);
     }
 
+    /// The groups of a run that was made lately.
+    pub(super) fn run(&mut self, key: &RunKey) -> Option<Groups> {
+        if let Some(groups) = self.young_runs.get(key) {
+            return Some(groups.clone());
+        }
+        let (key, groups) = self.old_runs.remove_entry(key)?;
+        self.put_run(key, groups.clone());
+        Some(groups)
+    }
+
+    pub(super) fn put_run(&mut self, key: RunKey, groups: Groups) {
+        if self.young_runs.len() >= RUNS {
+            self.old_runs = std::mem::take(&mut self.young_runs);
+        }
+        self.young_runs.insert(key, groups);
+    }
+
     /// Drop all that hold this buffer.
     pub(super) fn forget(&mut self, id: u64) {
+        for generation in [&mut self.young_runs, &mut self.old_runs] {
+            generation.retain(|key, _| key.0[1..].chunks_exact(3).all(|b| b[0] != id));
+        }
         for generation in [&mut self.young, &mut self.old] {
             generation.retain(|(_, buffers), _| buffers.iter().all(|b| b.0 != id));
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.young.clear();
-        self.old.clear();
+        *self = BindCache::default();
     }
 }
 
@@ -86,25 +144,50 @@ impl Gpu {
         self.binds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pipeline of that text, compiled now if it is new. `label` is what errors name.
-    pub(super) fn pipeline(&self, label: &str, text: &Arc<str>, trusted: bool, accesses: impl Iterator<Item = Access>) -> Result<Arc<Pipeline>> {
-        let key = PipelineKey { text: text.clone(), trusted, accesses: accesses.collect() };
+    /// The pipelines of these texts. Those that are new are compiled now, on several threads; they are numbered in the order in which they are asked for, and
+    /// of several that fail the first one's error is given.
+    pub(super) fn pipelines(self: &Arc<Self>, wanted: &[Wanted<'_>]) -> Result<Vec<Arc<Pipeline>>> {
+        let key = |w: &Wanted<'_>| PipelineKey { text: w.text.clone(), trusted: w.trusted, accesses: w.accesses.clone() };
+        let keys: Vec<PipelineKey> = wanted.iter().map(key).collect();
         // Held while compiling: a second thread that wants the same text waits for it rather than compile it again.
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(p) = pipelines.by_text.get(&key) {
-            return Ok(p.clone());
+        let mut known = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen: HashSet<&PipelineKey> = HashSet::new();
+        let new: Vec<usize> = (0..keys.len()).filter(|&n| !known.by_text.contains_key(&keys[n]) && seen.insert(&keys[n])).collect();
+        if !new.is_empty() {
+            let made = self.compile(&mut known, &new.iter().map(|&n| &wanted[n]).collect::<Vec<_>>())?;
+            self.disk.get().into_iter().for_each(|d| d.made(made.len()));
+            new.iter().zip(&made).for_each(|(&n, p)| drop(known.by_text.insert(keys[n].clone(), p.clone())));
+            let found = keys.iter().map(|k| known.by_text[k].clone()).collect();
+            drop(known);
+            self.use_first(new.iter().map(|&n| &wanted[n]).zip(made).collect());
+            return Ok(found);
         }
+        Ok(keys.iter().map(|k| known.by_text[k].clone()).collect())
+    }
+
+    fn compile(&self, known: &mut Pipelines, new: &[&Wanted<'_>]) -> Result<Vec<Arc<Pipeline>>> {
         let limit = self.info.caps.max_storage_bindings as usize;
-        if key.accesses.len() > limit {
-            return Err(Error::kernel(format!("{label}: {} storage bindings, the device has {limit}", key.accesses.len())));
+        if let Some(w) = new.iter().find(|w| w.accesses.len() > limit) {
+            return Err(Error::kernel(format!("{}: {} storage bindings, the device has {limit}", w.label, w.accesses.len())));
         }
-        let pipeline = self.guarded(label, || {
-            let id = pipelines.by_text.len() as u64;
-            let (layout, pipeline_layout) = pipelines.layouts.entry(key.accesses.clone()).or_insert_with(|| self.create_layouts(&key.accesses));
-            Ok(Arc::new(Pipeline { id, raw: self.create_pipeline(label, text, trusted, pipeline_layout), layout: layout.clone() }))
-        })?;
-        pipelines.by_text.insert(key, pipeline.clone());
-        Ok(pipeline)
+        let mut layouts = Vec::with_capacity(new.len());
+        for w in new {
+            let made = match known.layouts.get(&w.accesses) {
+                Some(l) => l.clone(),
+                None => self.guarded(w.label, || Ok(self.create_layouts(&w.accesses)))?,
+            };
+            known.layouts.insert(w.accesses.clone(), made.clone());
+            layouts.push(made);
+        }
+        let first = known.by_text.len() as u64;
+        let made = spread(new.len(), |n| {
+            let (w, (layout, pipeline_layout)) = (new[n], &layouts[n]);
+            self.guarded(w.label, || {
+                let raw = self.create_pipeline(w.label, w.text, w.trusted, pipeline_layout);
+                Ok(Arc::new(Pipeline { id: first + n as u64, raw, layout: layout.clone() }))
+            })
+        });
+        made.into_iter().collect()
     }
 
     /// The uniform window at binding 0, storage from 1 on. Written out, because a layout that wgpu derives from the shader fits that one shader only.
@@ -142,7 +225,7 @@ impl Gpu {
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: !unchecked, ..Default::default() },
-            cache: None,
+            cache: self.disk.get().map(|d| &d.cache),
         })
     }
 
@@ -168,6 +251,24 @@ impl Gpu {
     }
 }
 
+/// `f` of `0..count`, in order, on as many threads as the machine runs at once; this thread is one of them.
+fn spread<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let threads = if cfg!(target_arch = "wasm32") { 1 } else { std::thread::available_parallelism().map_or(1, usize::from).min(count) };
+    let next = AtomicUsize::new(0);
+    let work = || -> Vec<(usize, T)> { std::iter::from_fn(|| Some(next.fetch_add(1, Relaxed)).filter(|n| *n < count)).map(|n| (n, f(n))).collect() };
+    let mut done = std::thread::scope(|s| {
+        // A thread that the system refuses is one less.
+        let others: Vec<_> = (1..threads).filter_map(|_| std::thread::Builder::new().spawn_scoped(s, work).ok()).collect();
+        let mut done = work();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, t)| t).collect()
+}
+
 /// Whether WGSL parses and validates, has a compute entry point `main`, and stays in what every device can do. The error shows file, line and a caret.
 pub fn validate_wgsl(source: &str, file_name: &str) -> Result<()> {
     let module = naga::front::wgsl::parse_str(source).map_err(|e| Error::kernel(e.emit_to_string_with_path(source, file_name).trim_end().to_string()))?;
@@ -184,6 +285,12 @@ pub fn validate_wgsl(source: &str, file_name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_on_threads_comes_back_in_order() {
+        assert_eq!(spread(100, |n| n * n), (0..100).map(|n| n * n).collect::<Vec<_>>());
+        assert!(spread(0, |n| n).is_empty());
+    }
 
     #[test]
     fn a_mistake_is_shown_with_file_line_and_caret() {

@@ -1,7 +1,7 @@
 //! Programs made ready to run: pipelines found or compiled, temporaries placed in the workspace, a uniform window for each launch, words for checks.
 
 use super::memory::{ALIGN, GpuBuffer};
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Wanted};
 use super::readback::ErrorWords;
 use super::{Gpu, Kind};
 use crate::device::{Binding, GpuProgram, Slot, Word};
@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// A program on its device. Run it with [`Gpu::run`].
 #[derive(Debug)]
 pub struct Prepared {
+    /// Its number in this process: bind groups are found by it.
+    pub(super) id: u64,
     pub(super) device: u64,
     pub(super) steps: Vec<Step>,
     pub(super) temporaries: Vec<(Arc<GpuBuffer>, usize)>,
@@ -111,9 +113,7 @@ impl Prepared {
 impl Gpu {
     /// Make a program ready: everything that can fail in its kernels fails here, and names the launch.
     pub fn prepare(self: &Arc<Self>, program: GpuProgram) -> Result<Prepared> {
-        let mut steps = Vec::with_capacity(program.launches.len());
-        let mut words: Vec<u32> = Vec::new();
-        let (mut dynamic, mut data_len) = (Vec::new(), 0);
+        let mut wanted = Vec::with_capacity(program.launches.len());
         for launch in &program.launches {
             let label = &launch.label;
             let limit = self.info.caps.max_groups;
@@ -130,7 +130,17 @@ impl Gpu {
                     return Err(Error::internal(format!("{label}: binds {:?}, which the program does not have", b.slot)));
                 }
             }
-            let pipeline = self.pipeline(label, &launch.text, launch.trusted, launch.bindings.iter().map(|b| b.access))?;
+            let accesses = launch.bindings.iter().map(|b| b.access).collect();
+            let known = |w: &Word| if let Word::Const(c) = w { *c } else { 0 };
+            let mut words: Vec<u32> = launch.words.iter().map(known).collect();
+            words.resize(window_bytes(launch.words.len()) / 4, 0);
+            wanted.push(Wanted { label, text: &launch.text, trusted: launch.trusted, accesses, words });
+        }
+        let pipelines = self.pipelines(&wanted)?;
+        let mut steps = Vec::with_capacity(program.launches.len());
+        let mut words: Vec<u32> = Vec::new();
+        let (mut dynamic, mut data_len) = (Vec::new(), 0);
+        for (launch, pipeline) in program.launches.iter().zip(pipelines) {
             let start = words.len();
             for (i, word) in launch.words.iter().enumerate() {
                 match *word {
@@ -145,7 +155,7 @@ impl Gpu {
             let window_bytes = window_bytes(launch.words.len());
             words.resize(start + window_bytes.next_multiple_of(ALIGN) / 4, 0);
             steps.push(Step {
-                label: label.clone(),
+                label: launch.label.clone(),
                 pipeline,
                 bindings: launch.bindings.clone(),
                 window: start * 4,
@@ -157,7 +167,9 @@ impl Gpu {
         let uniforms = if words.is_empty() { None } else { Some(self.alloc_kept(words.len() * 4)?) };
         let errors = if program.checks.is_empty() { None } else { Some(Arc::new(self.error_words(program.checks)?)) };
         let temporaries = self.place(&program.temporaries)?;
-        Ok(Prepared { device: self.id, steps, temporaries, uniforms, words: Mutex::new(words), dynamic, data_len, errors, timing: Arc::default() })
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Prepared { id, device: self.id, steps, temporaries, uniforms, words: Mutex::new(words), dynamic, data_len, errors, timing: Arc::default() })
     }
 
     /// A workspace buffer for each temporary; two of one program never share one. A buffer goes back to the pool with the last program that uses it.

@@ -61,11 +61,11 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
     };
     let flops = (numel * steps.steps.len()) as u64;
     if !in_fours(shape) {
-        return ctx.call("map")?.u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP));
+        return ctx.call("map")?.hold_words().u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP));
     }
     let quads = numel / 4;
     let groups = quads.div_ceil(MAP_GROUP).min(MAP_GROUPS);
-    ctx.call("map4")?.u32s(&[quads, groups * MAP_GROUP]).flops(flops).with_epilogue4()?.grid(groups, 1, 1)
+    ctx.call("map4")?.hold_words().u32s(&[quads, groups * MAP_GROUP]).flops(flops).with_epilogue4()?.grid(groups, 1, 1)
 }
 
 /// Invocations in a workgroup of the map shaders.
@@ -108,7 +108,8 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
         .collect();
     let epilogue = (!group.rows.is_empty()).then(|| build_steps(canon, slots, &group.rows, Some(root), None));
     let prologue = has_prologue.then(|| build_steps(canon, slots, &group.prologue, None, group.prologue.last().copied()));
-    let outputs: Vec<(Option<Slot>, Meta)> = node.outs.iter().enumerate().map(|(o, m)| (slots.of(Src::Node(root, o as u8)), *m)).collect();
+    let mut outputs: Vec<(Option<Slot>, Meta)> = node.outs.iter().enumerate().map(|(o, m)| (slots.of(Src::Node(root, o as u8)), *m)).collect();
+    outputs.extend(group.sum.map(|s| (slots.of(Src::Node(s, 0)), canon.nodes[s as usize].outs[0])));
     let scratch_base = slots.temps.len();
     let mut ctx = LaunchCtx {
         inputs: &inputs,

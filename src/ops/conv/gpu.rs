@@ -4,10 +4,10 @@ use super::geometry::Geometry;
 use super::strips::Strips;
 use super::strips_weight::WeightStrips;
 use super::tiles;
-use crate::device::{Kind, Slot};
+use crate::device::{Caps, Kind, Slot};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx};
-use crate::ops::matmul::{Family, product, split, sum_splits};
+use crate::ops::matmul::{Family, lanes_share, product, split, sum_splits};
 use crate::tensor::{Layout, Shape};
 
 /// Columns that one row of a workgroup's invocations owns, in all three kernels.
@@ -22,7 +22,7 @@ fn group_rows(ctx: &LaunchCtx<'_>, tiles: usize) -> usize {
 
 /// Zeros through the epilogue: what an empty sum gives.
 fn zeros(ctx: &mut LaunchCtx<'_>, count: usize) -> Result<()> {
-    ctx.call("map")?.u32(count).with_epilogue()?.grid_linear(count.div_ceil(64))
+    ctx.call("map")?.hold_words().u32(count).with_epilogue()?.grid_linear(count.div_ceil(64))
 }
 
 /// The words that most kernels share after the first two vectors.
@@ -148,6 +148,12 @@ pub(super) fn input_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     call = call.u32s(&[g.cg, positions, g.n, k]).u32s(&[g.og, g.oh, g.ow, g.w]);
     call = steps(call, g).offset(0).u32(0).u32s(&[across, down, 0, 0]).flops(2 * (count * terms) as u64);
     call.with_epilogue()?.grid_linear(across * down * g.groups * g.models)
+}
+
+/// Whether the gradient of the weight makes that of a bias along the way: in strips of which lanes share reads.
+pub(super) fn sums_results(caps: &Caps, g: &Geometry, aligned: [bool; 2]) -> bool {
+    let any = g.models * g.weight() * g.n * g.positions() * g.h * g.w > 0;
+    any && lanes_share(caps) && WeightStrips::of(g, aligned[0], aligned[1]).is_some()
 }
 
 pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {

@@ -15,10 +15,11 @@ mod window;
 pub(super) use table::OPS;
 
 use super::view::ok;
+use crate::device::Caps;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
 use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
-use crate::tensor::{DType, Meta};
+use crate::tensor::{DType, Layout, Meta};
 use geometry::{Conv, Geometry, dtype};
 
 /// `y [n, o, oh, ow]` of an image `x [n, c, h, w]` and a weight `w [o, c / groups, kh, kw]`.
@@ -254,6 +255,14 @@ impl Op for WeightGrad {
     fn cpu(&self, _: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>]) -> Result<()> {
         define(&checked(self, inputs)?, &inputs[0], &inputs[1], &mut outputs[0], |sum, a, b, [y, x, w]| sum[w] += a[x] * b[y]);
         Ok(())
+    }
+
+    fn sums_along(&self, caps: &Caps, inputs: &[(Layout, bool)]) -> Option<(usize, u8)> {
+        let metas: Vec<Meta> = inputs.iter().map(|(l, _)| Meta::new(DType::F32, l.shape)).collect();
+        let lies = inputs.iter().all(|(l, _)| l.is_contiguous());
+        let makes = lies && gpu::sums_results(caps, &self.geometry(&metas).ok()?, [inputs[0].1, inputs[1].1]);
+        // All but the models and the channels.
+        makes.then_some((1, if self.0.models > 0 { 0b11010 } else { 0b1101 }))
     }
 
     fn cpu_fast(&self, _: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {

@@ -5,7 +5,7 @@ use super::strips::even;
 use super::window::{Reads, Window};
 use crate::error::Result;
 use crate::graph::LaunchCtx;
-use crate::ops::matmul::{lanes_share, split, sum_splits};
+use crate::ops::matmul::{lanes_share, split, sum_along, sum_splits};
 use std::fmt::Write;
 
 /// Channels of g that a lane owns at most: four subgroups of eight read them.
@@ -88,7 +88,8 @@ impl WeightStrips {
         x.reads.loads(x.first, x.last) + self.rows.div_ceil(8) * g.reads.loads(g.first, g.last)
     }
 
-    fn step(&self, positions: usize, shares: bool, pads_rows: bool, pads_columns: bool) -> String {
+    /// `along`: whether lanes sum what they read of g, too.
+    fn step(&self, positions: usize, shares: bool, along: bool, pads_rows: bool, pads_columns: bool) -> String {
         let (x, g) = (self.x(positions), self.g(positions));
         let mut out = String::new();
         if pads_columns {
@@ -106,6 +107,10 @@ impl WeightStrips {
         if shares {
             for (e, lane) in ["x", "y", "z", "w"].iter().enumerate().take(self.rows.div_ceil(8)) {
                 out += &g.read("g", &format!("g{e}_"), &format!("first + own.{lane}"), "last.x", |_| None);
+                if along {
+                    let terms: Vec<String> = (0..positions).filter_map(|p| g.element(&format!("g{e}_"), p as isize)).collect();
+                    let _ = writeln!(out, "    own_s.{lane} += {};", terms.join(" + "));
+                }
             }
         }
         for r in 0..self.rows {
@@ -136,7 +141,9 @@ impl WeightStrips {
         let (parts, terms) = split(tiles * blocks * g.groups, rows * g.ow);
         let each = terms.div_ceil(g.ow);
         let parts = if parts > 1 { rows.div_ceil(each) } else { 1 };
-        let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
+        let along = sum_along(ctx);
+        let all = count + along.map_or(0, |(_, n)| n);
+        let scratch = (parts > 1).then(|| ctx.scratch(parts * all * 4));
         let sums = self.rows * self.kernel;
         let (mut flush, mut finish) = (String::new(), String::new());
         for i in 0..sums {
@@ -154,12 +161,22 @@ impl WeightStrips {
         let shares = lanes_share(ctx.caps);
         let (pads_rows, pads_columns) = (g.padding[0] > 0, g.padding[1] > 0 && !self.is_whole());
         let mut call = ctx.call("strips_weight")?;
+        if let Some((slot, _)) = along {
+            flush += "    own_t += own_s;\n    own_s = vec4<f32>();\n";
+            // In a part of a split sum, they lie behind the others.
+            let to = if scratch.is_some() { "y[part * u[6].x + u[6].x - u[6].z + first + 8u * e]" } else { "sums[first + 8u * e]" };
+            let body = "    for (var e = 0u; e < (ROWS + 7u) / 8u; e++) {\n        if lane + 8u * e < min(ROWS, channels) {";
+            call = call.hook("finish_along", &format!("{body}\n            {to} = own_t[e];\n        }}\n    }}"));
+            if scratch.is_none() {
+                call = call.write("sums", slot, "f32");
+            }
+        }
         for (name, value) in [("ROWS", self.rows), ("SUMS", sums), ("STRIP", self.strip), ("REST", self.rest), ("ACROSS", self.stride)] {
             call = call.set(name, format!("{value}u"));
         }
-        call = call.hook("step", &self.step(self.strip, shares, pads_rows, pads_columns)).hook("flush", &flush).hook("finish", &finish);
+        call = call.hook("step", &self.step(self.strip, shares, along.is_some(), pads_rows, pads_columns)).hook("flush", &flush).hook("finish", &finish);
         if self.rest > 0 {
-            call = call.hook("rest", &self.step(self.rest, shares, pads_rows, pads_columns));
+            call = call.hook("rest", &self.step(self.rest, shares, along.is_some(), pads_rows, pads_columns));
         }
         let limit = |r: Reads, offset: &str, elements: &str| r.limit(offset, elements);
         let limits = format!("vec2<u32>({}, {})", limit(self.reads_g, "u[5].x", "u[5].z"), limit(self.reads_x, "u[5].y", "u[5].w"));
@@ -167,7 +184,7 @@ impl WeightStrips {
         call = call.read("g", slot_g, self.reads_g.element()).read("x", slot_x, self.reads_x.element());
         call = call.u32s(&[g.og, g.positions(), g.cg, g.h * g.w, g.h, g.w, g.oh, g.ow, g.n, g.groups, g.models, self.full]);
         call = call.u32s(&[g.kh, tiles, blocks, parts, each, g.stride[0], g.padding[0], g.dilation[0]]).offset(1).offset(0);
-        call = call.u32s(&[g.models * g.n * g.result(), g.models * g.n * g.image(), count, g.kw, 0, 0]);
+        call = call.u32s(&[g.models * g.n * g.result(), g.models * g.n * g.image(), all, g.kw, all - count, 0]);
         call = call.flops(2 * g.models as u64 * g.work() as u64);
         let groups = tiles * blocks * parts * g.groups * g.models;
         let Some(scratch) = scratch else { return call.with_epilogue()?.grid_linear(groups) };

@@ -1,5 +1,6 @@
 //! Losses: cross_entropy, nll_loss, mse_loss, with PyTorch's meaning of weights, ignored labels, smoothing and reductions.
 
+mod cross;
 mod nll;
 mod table;
 
@@ -7,7 +8,8 @@ pub(super) use table::OPS;
 
 use super::view::ok;
 use crate::error::{Error, Result};
-use crate::graph::{Slots, Tensor};
+use crate::graph::{Op, Slots, Tensor};
+use cross::{Cross, MOST_CLASSES};
 use nll::Nll;
 
 /// What becomes of the rows' losses.
@@ -62,22 +64,24 @@ fn reduced(rows: Tensor, reduction: Reduction) -> Result<Tensor> {
 
 impl Tensor {
     /// Rows of negative log likelihood from log-probabilities, reduced.
-    fn nll(&self, name: &'static str, target: &Tensor, options: &CrossEntropy) -> Result<Tensor> {
-        // A float may choose the op while recording: without smoothing, a row looks at its label's element only.
-        let smooth = options.label_smoothing != 0.0;
-        let op = Nll { name, weighted: options.weight.is_some(), smooth, ignore: options.ignore_index };
-        let slots = if smooth { Slots::floats(&[options.label_smoothing]) } else { Slots::none() };
+    fn nll(&self, op: Nll, target: &Tensor, options: &CrossEntropy) -> Result<Tensor> {
+        let rows = self.labelled(op, op, target, options)?;
+        match options.reduction {
+            Reduction::Mean => Ok(rows[0].try_sum(&[], false)? / rows[1].try_sum(&[], false)?),
+            other => reduced(rows[0].clone(), other),
+        }
+    }
+
+    /// Record an op over these rows and their labels.
+    fn labelled(&self, op: impl Op, rows: Nll, target: &Tensor, options: &CrossEntropy) -> Result<Vec<Tensor>> {
+        let slots = if rows.smooth { Slots::floats(&[options.label_smoothing]) } else { Slots::none() };
         let weight = match &options.weight {
             Some(w) => Some(w.try_reshape(w.shape().with(0, 1))?),
             None => None,
         };
         let mut inputs = vec![self, target];
         inputs.extend(&weight);
-        let rows = Tensor::try_apply(op, slots, &inputs)?;
-        match options.reduction {
-            Reduction::Mean => Ok(rows[0].try_sum(&[], false)? / rows[1].try_sum(&[], false)?),
-            other => reduced(rows[0].clone(), other),
-        }
+        Ok(Tensor::try_apply(op, slots, &inputs)?.into_vec())
     }
 
     /// The mean cross entropy between the softmax of these logits `[n, classes, ...]` and labels `[n, ...]` (i32).
@@ -103,7 +107,13 @@ impl Tensor {
         if self.rank() < 2 {
             return Err(Error::shape(format!("cross_entropy: an input [n, classes, ...] needs a target [n, ...], got {} and {}", self.shape(), target.shape())));
         }
-        self.try_log_softmax(1)?.nll("cross_entropy", target, options)
+        let rows = Nll::new("cross_entropy", options);
+        // A short row is one invocation's; a long one, rows that stay apart, and none at all take the way of several kernels.
+        if options.reduction == Reduction::None || self.numel() == 0 || self.shape()[1] > MOST_CLASSES {
+            return self.try_log_softmax(1)?.nll(rows, target, options);
+        }
+        let op = Cross { of: rows, mean: options.reduction == Reduction::Mean, models: 1 };
+        self.labelled(op, rows, target, options)?[0].try_reshape([])
     }
 
     /// The mean negative log likelihood of labels `[n, ...]` (i32) under these log-probabilities `[n, classes, ...]`.
@@ -117,7 +127,7 @@ impl Tensor {
         if options.label_smoothing != 0.0 {
             return Err(Error::invalid("nll_loss: does not smooth labels").help("use cross_entropy_with"));
         }
-        self.nll("nll_loss", target, options)
+        self.nll(Nll::new("nll_loss", options), target, options)
     }
 
     /// The mean (or sum, or each) of squared differences from `target`.

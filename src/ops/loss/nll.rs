@@ -1,5 +1,6 @@
 //! Negative log likelihood as a pair of ops, each the other's gradient: rows' losses from log-probabilities, and back.
 
+use super::CrossEntropy;
 use crate::device::cpu::{CpuView, CpuViewMut};
 use crate::device::{Slot, Word};
 use crate::error::{Error, Result};
@@ -21,103 +22,83 @@ pub(super) struct Nll {
 /// The gradient by the log-probabilities [n, classes, ...], from that of the rows' losses [n, ...]; the other inputs are the same.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NllGrad {
-    of: Nll,
-    classes: usize,
+    pub of: Nll,
+    pub classes: usize,
 }
 
 /// The sizes of one call: samples, classes, positions.
 #[derive(Clone, Copy)]
-struct Sizes {
-    n: usize,
-    classes: usize,
-    inner: usize,
+pub(super) struct Sizes {
+    pub n: usize,
+    pub classes: usize,
+    pub inner: usize,
 }
 
 impl Sizes {
-    fn of(x: &Shape) -> Sizes {
+    pub fn of(x: &Shape) -> Sizes {
         Sizes { n: x[0], classes: x[1], inner: x[2..].iter().product() }
+    }
+
+    /// Where class `k` of a row (a sample, at a position) lies.
+    pub fn at(self, row: usize, k: usize) -> usize {
+        (row / self.inner * self.classes + k) * self.inner + row % self.inner
     }
 }
 
 impl Nll {
-    fn attributes(&self, key: &mut Key) {
-        key.flag(self.weighted).flag(self.smooth).int(self.ignore);
+    /// Rows as these options say. A float may choose the op while recording: without smoothing, a row looks at its label's element only.
+    pub fn new(name: &'static str, options: &CrossEntropy) -> Nll {
+        Nll { name, weighted: options.weight.is_some(), smooth: options.label_smoothing != 0.0, ignore: options.ignore_index }
     }
 
-    fn message(&self, classes: usize) -> String {
+    fn attributes(&self, key: &mut Key) {
+        key.flag(self.weighted).flag(self.smooth).int(self.ignore).text(self.name);
+    }
+
+    /// What is said of a label that is no class.
+    pub fn message(&self, classes: usize) -> String {
         format!("{}: target out of range: must be in 0..{classes}", self.name)
     }
 
+    /// How much of each label is spread over all classes.
+    pub fn smoothing(&self, slots: &Slots) -> f64 {
+        if self.smooth { slots.floats[0] } else { 0.0 }
+    }
+
+    /// For a launch: how many samples share a row of the weights, which are input `weights`, and the word of the smoothing.
+    pub fn sharing(&self, ctx: &LaunchCtx<'_>, weights: usize, s: Sizes) -> (usize, Word) {
+        let rows = if self.weighted { ctx.inputs[weights].meta.shape[0] } else { 1 };
+        ((s.n / rows).max(1), if self.smooth { ctx.float(0) } else { Word::Const(0) })
+    }
+
     /// Every element that has a part in its row's loss: `f(row, element, part, weight)`, the weight with the label's own element only.
-    fn walk(&self, slots: &Slots, inputs: &[CpuView<'_>], s: Sizes, mut f: impl FnMut(usize, usize, f64, Option<f64>)) -> Result<()> {
-        let weights = if self.weighted { inputs[2].to_f64() } else { vec![1.0; s.classes] };
+    pub fn walk(
+        &self,
+        slots: &Slots,
+        labels: &CpuView<'_>,
+        weights: Option<&CpuView<'_>>,
+        s: Sizes,
+        mut f: impl FnMut(usize, usize, f64, Option<f64>),
+    ) -> Result<()> {
+        let weights = weights.map_or(vec![1.0; s.classes], CpuView::to_f64);
         let group = (s.n * s.classes / weights.len()).max(1);
-        let smoothing = if self.smooth { slots.floats[0] } else { 0.0 };
-        for (row, &label) in inputs[1].elements::<i32>().iter().enumerate() {
+        let smoothing = self.smoothing(slots);
+        for (row, &label) in labels.elements::<i32>().iter().enumerate() {
             if label == self.ignore {
                 continue;
             }
-            let (a, b) = (row / s.inner, row % s.inner);
             let label = usize::try_from(label).ok().filter(|&c| c < s.classes).ok_or_else(|| Error::data(self.message(s.classes)))?;
-            let own = &weights[a / group * s.classes..][..s.classes];
-            let at = |k: usize| (a * s.classes + k) * s.inner + b;
+            let own = &weights[row / s.inner / group * s.classes..][..s.classes];
             if self.smooth {
-                (0..s.classes).for_each(|k| f(row, at(k), smoothing / s.classes as f64 * own[k], None));
+                (0..s.classes).for_each(|k| f(row, s.at(row, k), smoothing / s.classes as f64 * own[k], None));
             }
-            f(row, at(label), (1.0 - smoothing) * own[label], Some(own[label]));
+            f(row, s.at(row, label), (1.0 - smoothing) * own[label], Some(own[label]));
         }
         Ok(())
     }
 
-    /// The call with labels and weights bound and the words that both shaders begin with; `first` is input 0's name and `count` the number of invocations.
-    fn begin<'c, 'a>(&self, ctx: &'c mut LaunchCtx<'a>, kernel: &'static str, first: &str, count: usize, s: Sizes) -> Result<Call<'c, 'a>> {
-        let rows = if self.weighted { ctx.inputs[2].meta.shape[0] } else { 1 };
-        let smoothing = if self.smooth { ctx.float(0) } else { Word::Const(0) };
-        let mut call = ctx.call(kernel)?.set("SMOOTH", self.smooth).input(first, 0).input("labels", 1);
-        call = if self.weighted { call.input("weights", 2) } else { call.hook("weight", "    return 1.0;") };
-        call = call.u32s(&[count, s.classes, s.inner]).offset(0).offset(1);
-        call = if self.weighted { call.offset(2) } else { call.u32(0) };
-        Ok(call.stride(self.ignore as isize).word(smoothing).u32((s.n / rows).max(1)))
-    }
-
-    fn others<'t>(&self, ctx: &'t Saved<'_>, first: &'t Tensor) -> Vec<&'t Tensor> {
-        let mut inputs = vec![first, ctx.input(1)];
-        if self.weighted {
-            inputs.push(ctx.input(2));
-        }
-        inputs
-    }
-
-    fn saved(&self) -> Saves {
-        Saves::inputs(if self.weighted { &[1, 2] } else { &[1] })
-    }
-}
-
-/// An input of a stacked call as one more run of samples: [k, n, ...] as [k n, ...].
-fn joined(t: &Tensor) -> Result<Tensor> {
-    let mut shape = t.shape()[1..].to_vec();
-    shape[0] *= t.shape()[0];
-    t.try_reshape(shape)
-}
-
-/// Outputs of such a call with the model axis again.
-fn parted(t: &Tensor, k: usize) -> Result<Tensor> {
-    let mut shape = t.shape().to_vec();
-    shape[0] /= k.max(1);
-    shape.insert(0, k);
-    t.try_reshape(shape)
-}
-
-impl Op for Nll {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn key(&self, key: &mut Key) {
-        self.attributes(key);
-    }
-
-    fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
+    /// What the rows are, or why these inputs are refused.
+    pub fn check(&self, inputs: &[Meta]) -> Result<Meta> {
         let ([x, labels], name) = ([inputs[0], inputs[1]], self.name);
         if !x.dtype.is_float() {
             return Err(Error::shape(format!("{name}: takes floats, got {}", x.dtype)).help("convert with to_dtype"));
@@ -138,7 +119,58 @@ impl Op for Nll {
                 return Err(Error::shape(format!("{name}: the weight must be {}[{}], got {}{got}", x.dtype, x.shape[1], w.dtype)));
             }
         }
-        let rows = Meta::new(x.dtype, labels.shape);
+        Ok(Meta::new(x.dtype, labels.shape))
+    }
+
+    /// The call with labels and weights bound and the words that both shaders begin with; `first` is input 0's name and `count` the number of invocations.
+    fn begin<'c, 'a>(&self, ctx: &'c mut LaunchCtx<'a>, kernel: &'static str, first: &str, count: usize, s: Sizes) -> Result<Call<'c, 'a>> {
+        let (sharing, smoothing) = self.sharing(ctx, 2, s);
+        let mut call = ctx.call(kernel)?.set("SMOOTH", self.smooth).input(first, 0).input("labels", 1);
+        call = if self.weighted { call.input("weights", 2) } else { call.hook("weight", "    return 1.0;") };
+        call = call.u32s(&[count, s.classes, s.inner]).offset(0).offset(1);
+        call = if self.weighted { call.offset(2) } else { call.u32(0) };
+        Ok(call.stride(self.ignore as isize).word(smoothing).u32(sharing))
+    }
+
+    fn others<'t>(&self, ctx: &'t Saved<'_>, first: &'t Tensor) -> Vec<&'t Tensor> {
+        let mut inputs = vec![first, ctx.input(1)];
+        if self.weighted {
+            inputs.push(ctx.input(2));
+        }
+        inputs
+    }
+
+    fn saved(&self) -> Saves {
+        Saves::inputs(if self.weighted { &[1, 2] } else { &[1] })
+    }
+}
+
+/// An input of a stacked call as one more run of samples: [k, n, ...] as [k n, ...].
+pub(super) fn joined(t: &Tensor) -> Result<Tensor> {
+    let mut shape = t.shape()[1..].to_vec();
+    shape[0] *= t.shape()[0];
+    t.try_reshape(shape)
+}
+
+/// Outputs of such a call with the model axis again.
+pub(super) fn parted(t: &Tensor, k: usize) -> Result<Tensor> {
+    let mut shape = t.shape().to_vec();
+    shape[0] /= k.max(1);
+    shape.insert(0, k);
+    t.try_reshape(shape)
+}
+
+impl Op for Nll {
+    fn name(&self) -> &'static str {
+        "nll_loss"
+    }
+
+    fn key(&self, key: &mut Key) {
+        self.attributes(key);
+    }
+
+    fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        let rows = self.check(inputs)?;
         Ok(vec![rows, rows])
     }
 
@@ -154,7 +186,7 @@ impl Op for Nll {
         let x = inputs[0].to_f64();
         let rows = outputs[0].meta.numel();
         let (mut loss, mut total) = (vec![0.0; rows], vec![0.0; rows]);
-        self.walk(slots, inputs, Sizes::of(inputs[0].shape()), |row, i, part, weight| {
+        self.walk(slots, &inputs[1], inputs.get(2), Sizes::of(inputs[0].shape()), |row, i, part, weight| {
             loss[row] -= part * x[i];
             total[row] += weight.unwrap_or(0.0);
         })?;
@@ -206,7 +238,7 @@ impl Op for NllGrad {
 
     fn key(&self, key: &mut Key) {
         self.of.attributes(key);
-        key.int(self.classes as u64).text(self.of.name);
+        key.int(self.classes as u64);
     }
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
@@ -226,7 +258,7 @@ impl Op for NllGrad {
         let g = inputs[0].to_f64();
         let shape = outputs[0].meta.shape;
         let mut y = vec![0.0; shape.numel()];
-        self.of.walk(slots, inputs, Sizes::of(&shape), |row, i, part, _| y[i] -= part * g[row])?;
+        self.of.walk(slots, &inputs[1], inputs.get(2), Sizes::of(&shape), |row, i, part, _| y[i] -= part * g[row])?;
         outputs[0].set_f64(&y);
         Ok(())
     }

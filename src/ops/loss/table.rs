@@ -69,12 +69,15 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
         name: "cross_entropy",
         doc: "the cross entropy between the softmax of logits and labels",
         order: Order::Any,
-        nodes: &["cross_entropy", "nll_grad"],
+        nodes: &["cross_entropy", "cross_entropy_grad", "nll_loss", "nll_grad"],
         samples: || {
             let more: &[Case] = &[
                 (&[5, 7], false, -100, Reduction::Mean, 0.1),
                 (&[3, 4, 2], true, 1, Reduction::Mean, 0.3),
                 (&[3, 131], true, -100, Reduction::None, 1.0),
+                (&[2, 70], true, -100, Reduction::Mean, 0.2),
+                (&[1100, 3], true, 1, Reduction::Mean, 0.0),
+                (&[2, 1031], false, -100, Reduction::Mean, 0.0),
             ];
             samples(&[CASES, more].concat(), Tensor::cross_entropy_with)
         },

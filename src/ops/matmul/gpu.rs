@@ -206,7 +206,7 @@ pub(in crate::ops) fn product(ctx: &mut LaunchCtx<'_>, a: (usize, &Layout), b: (
     }
     if p.k == 0 {
         // An empty sum: zeros, through the epilogue.
-        return ctx.call("map")?.u32(count).with_epilogue()?.grid_linear(count.div_ceil(64));
+        return ctx.call("map")?.hold_words().u32(count).with_epilogue()?.grid_linear(count.div_ceil(64));
     }
     match Family::of(ctx.caps) {
         Family::Tiles => tiles(ctx, &p),
@@ -231,9 +231,30 @@ fn blocks(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     sum_splits(ctx, scratch, count, split.0)
 }
 
-/// The second pass of a split sum.
+/// The second pass of a split sum of `count` elements; where the launch makes a sum along the way, that one's elements lie behind them.
 pub(in crate::ops) fn sum_splits(ctx: &mut LaunchCtx<'_>, scratch: Slot, count: usize, parts: usize) -> Result<()> {
-    ctx.call("sum_splits")?.read("part", scratch, "f32").u32(count).u32(parts).u32s(&[0, 0]).with_epilogue()?.grid_linear(count.div_ceil(64))
+    let along = sum_along(ctx);
+    let all = count + along.map_or(0, |(_, n)| n);
+    let mut call = ctx.call("sum_splits")?.read("part", scratch, "f32");
+    if let Some((slot, _)) = along {
+        let body = "    if i < u[0].z {\n        epilogue(i, v);\n    } else {\n        sums[i - u[0].z] = v;\n    }";
+        call = call.hook("put", body).write("sums", slot, "f32");
+    }
+    call.u32s(&[all, parts, count, 0]).with_epilogue()?.grid_linear(all.div_ceil(64))
+}
+
+/// The buffer and the elements of the sum that the planner has this launch make along the way.
+pub(in crate::ops) fn sum_along(ctx: &LaunchCtx<'_>) -> Option<(Slot, usize)> {
+    ctx.outputs.get(1).and_then(|(slot, meta)| Some(((*slot)?, meta.numel())))
+}
+
+/// Whether the product makes the sums of its left operand's rows along the way: where lanes share reads of them, and no sum is split.
+pub(super) fn sums_rows(caps: &Caps, a: &(Layout, bool), b: &(Layout, bool)) -> bool {
+    if a.0.shape.rank() != 2 || b.0.shape.rank() != 2 || !lanes_share(caps) {
+        return false;
+    }
+    let Dims { m, k, n, .. } = Dims::of(&a.0.shape, &b.0.shape);
+    m * k * n > 0 && !Lanes::turned(n) && Lanes::split(m, k, n).0 == 1
 }
 
 /// The product where lanes read for each other: matmul_lanes.wgsl.
@@ -246,14 +267,18 @@ fn lanes(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     let tiles = [sizes[0].div_ceil(lanes.rows()), sizes[1].div_ceil(8 * lanes.columns())];
     let split = split(tiles[0] * tiles[1], p.k);
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
+    let along = sum_along(ctx);
     let mut call = ctx.call("matmul_lanes")?.set("ROWS", format!("{}u", lanes.rows())).set("COLUMNS", format!("{}u", lanes.columns()));
-    call = call.set("FOURS", fours).hook("multiply", &lanes.multiply());
+    call = call.set("FOURS", fours).hook("multiply", &lanes.multiply(along.is_some()));
     if columns.reads == Reads::Across {
         // Four at a time from a multiple of four: past the end, the last four are read again.
         call = call.hook("columns_at", "    return vec4<u32>(base + min(col, u[0].y - 4u));");
     }
     let steps = if turned { [1, p.n, 0, 0] } else { [p.n, 1, 0, 0] };
     call = p.words(call, turned, tiles, split).u32s(&steps);
+    if let Some((slot, _)) = along {
+        call = call.write("sums", slot, "f32");
+    }
     let groups = p.batch * split.0 * tiles[0] * tiles[1];
     let Some(scratch) = scratch else { return call.with_epilogue_of(fours)?.grid_linear(groups) };
     call.write_of(fours, "y", scratch).grid_linear(groups)?;

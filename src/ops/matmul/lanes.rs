@@ -1,6 +1,6 @@
 //! The text of a matrix product on a processor whose lanes read for each other (matmul_lanes.wgsl).
 
-use super::gpu::{BLOCK, Reads};
+use super::gpu::{BLOCK, Reads, split};
 use smallvec::SmallVec;
 use std::fmt::Write;
 
@@ -57,6 +57,12 @@ impl Lanes {
         Lanes { read_a, read_b, vectors: if n > 32 { 2 } else { 1 }, bodies }
     }
 
+    /// Into how many parts the terms of that product are split, where it is not turned, and the terms of one.
+    pub fn split(m: usize, k: usize, n: usize) -> (usize, usize) {
+        let lanes = Lanes::new(Reads::Single, Reads::Single, n);
+        split(m.div_ceil(lanes.rows()) * n.div_ceil(8 * lanes.columns()), k)
+    }
+
     pub fn rows(&self) -> usize {
         self.bodies[0]
     }
@@ -65,8 +71,8 @@ impl Lanes {
         4 * self.vectors
     }
 
-    /// The body of the hook `multiply`.
-    pub fn multiply(&self) -> String {
+    /// The body of the hook `multiply`. With `sums`, the lanes of the first columns also sum the rows that they read, and store them there.
+    pub fn multiply(&self, sums: bool) -> String {
         let mut out = String::new();
         for v in 0..self.vectors {
             let _ = writeln!(out, "    let p{v} = columns_at(base_b, col + {}u);", 32 * v);
@@ -76,17 +82,17 @@ impl Lanes {
             match self.bodies.get(n + 1) {
                 Some(next) => {
                     let _ = writeln!(out, "    if rows > {next}u {{");
-                    out += &self.body(body);
+                    out += &self.body(body, sums);
                     out += "    return;\n    }\n";
                 }
-                None => out += &self.body(body),
+                None => out += &self.body(body, sums),
             }
         }
         out
     }
 
     /// The lane's product of up to `rows` rows.
-    fn body(&self, rows: usize) -> String {
+    fn body(&self, rows: usize, along: bool) -> String {
         let mut out = String::new();
         let sums = rows * self.vectors;
         for i in 0..sums {
@@ -105,23 +111,36 @@ impl Lanes {
                 }
             }
         }
+        if along {
+            for e in 0..self.own_sums(rows) {
+                let _ = writeln!(out, "    var own_t{e} = vec4<f32>();\n    var own_s{e} = vec4<f32>();");
+            }
+        }
         out += "    var k = begin;\n    while k < end {\n";
         let _ = writeln!(out, "    let stop = min(end, k + {BLOCK}u);");
         for i in 0..sums {
             let _ = writeln!(out, "    var s{i} = vec4<f32>();");
         }
         let _ = writeln!(out, "    while k + 4u <= stop {{");
-        out += &self.step(rows, 4);
+        out += &self.step(rows, 4, along);
         out += "    k += 4u;\n    }\n";
         if self.read_a != Reads::AlongK && self.read_b != Reads::AlongK {
             out += "    while k < stop {\n";
-            out += &self.step(rows, 1);
+            out += &self.step(rows, 1, along);
             out += "    k += 1u;\n    }\n";
         }
         for i in 0..sums {
             let _ = writeln!(out, "    t{i} += s{i};");
         }
+        if along {
+            for e in 0..self.own_sums(rows) {
+                let _ = writeln!(out, "    own_t{e} += own_s{e};\n    own_s{e} = vec4<f32>();");
+            }
+        }
         out += "    }\n";
+        if along {
+            out += &self.store_sums(rows);
+        }
         // What was stored makes room for what comes after it.
         let _ = writeln!(out, "    for (var r = 0u; r < min(rows, {rows}u); r += {STORED}u) {{");
         for r in 0..STORED.min(rows) {
@@ -138,8 +157,38 @@ impl Lanes {
         out
     }
 
+    /// Sums that a lane has of what it reads of `a`: one for each of its rows; across, one of steps that lanes share and one of those that all read.
+    fn own_sums(&self, rows: usize) -> usize {
+        if self.read_a == Reads::Across { 2 } else { rows.div_ceil(8) }
+    }
+
+    /// Put the lanes' sums of rows together, and store them where the lanes have the first columns.
+    fn store_sums(&self, rows: usize) -> String {
+        let mut out = String::new();
+        if self.read_a != Reads::Across {
+            out += "    if col == lane * 4u {\n";
+            for e in 0..rows.div_ceil(8) {
+                let here = if rows < 8 * (e + 1) { format!("min(rows, {rows}u)") } else { "rows".to_string() };
+                let _ = writeln!(out, "    if lane + {}u < {here} {{", 8 * e);
+                let _ = writeln!(out, "    sums[row + lane + {}u] = (own_t{e}.x + own_t{e}.y) + (own_t{e}.z + own_t{e}.w);\n    }}", 8 * e);
+            }
+            return out + "    }\n";
+        }
+        let Share { quads, terms } = Share::of(rows);
+        for quad in 0..rows.div_ceil(4) {
+            let of = |term: usize| format!("subgroupBroadcast(own_t0, {}u)", term * quads + quad);
+            let all: Vec<String> = (0..terms).map(of).collect();
+            let _ = writeln!(out, "    let sum{quad} = {} + subgroupBroadcast(own_t1, {quad}u);", all.join(" + "));
+            for (i, lane) in LANES.iter().enumerate().take(rows - quad * 4) {
+                let at = 4 * quad + i;
+                let _ = writeln!(out, "    if col == 0u && {at}u < rows {{\n    sums[row + {at}u] = sum{quad}.{lane};\n    }}");
+            }
+        }
+        out
+    }
+
     /// Add `terms` (four or one) products to each sum.
-    fn step(&self, rows: usize, terms: usize) -> String {
+    fn step(&self, rows: usize, terms: usize, along: bool) -> String {
         let mut out = String::new();
         for v in 0..self.vectors {
             match self.read_b {
@@ -174,6 +223,9 @@ impl Lanes {
                     // Of a single term, the lanes of later ones read the same.
                     let later = if terms < share.terms { "" } else { " + later" };
                     let _ = writeln!(out, "    let a{n} = a[(own + (k + {}u) * u[1].z{later}) >> 2u];", n * share.terms);
+                    if along {
+                        let _ = writeln!(out, "    own_s{} += a{n};", usize::from(terms < share.terms));
+                    }
                 }
                 for quad in 0..rows.div_ceil(4) {
                     for k in 0..terms {
@@ -196,6 +248,11 @@ impl Lanes {
                         }
                     };
                     let _ = writeln!(out, "    let a{e} = {value};");
+                    if along {
+                        // A single term is in all four components.
+                        let own = if terms == 1 { format!("vec4<f32>(a{e}.x, 0.0, 0.0, 0.0)") } else { format!("a{e}") };
+                        let _ = writeln!(out, "    own_s{e} += {own};");
+                    }
                 }
                 for r in 0..rows {
                     for k in 0..terms {

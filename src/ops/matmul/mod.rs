@@ -5,11 +5,12 @@ mod lanes;
 mod table;
 mod tiles;
 
-pub(super) use gpu::{Family, lanes_share, product, split, split_fine, sum_splits};
+pub(super) use gpu::{Family, lanes_share, product, split, split_fine, sum_along, sum_splits};
 pub(super) use table::OPS;
 pub(super) use tiles::Tile;
 
 use super::view::ok;
+use crate::device::Caps;
 use crate::device::cpu::gemm::{Mat, gemm_batch};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
@@ -44,6 +45,10 @@ impl Op for MatMul {
 
     fn fuses(&self) -> Fuses {
         Fuses { epilogue: true, prologue: false }
+    }
+
+    fn sums_along(&self, caps: &Caps, inputs: &[(Layout, bool)]) -> Option<(usize, u8)> {
+        gpu::sums_rows(caps, &inputs[0], &inputs[1]).then_some((0, 0b10))
     }
 
     fn cpu(&self, _: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>]) -> Result<()> {

@@ -102,6 +102,29 @@ impl Op for MaxPool {
         if count == 0 || !(value || index) {
             return Ok(());
         }
+        let [height, width] = plane(&x);
+        if self.0 == HALVES && width.is_multiple_of(2) && ctx.inputs[0].aligned {
+            let pairs = width.is_multiple_of(4);
+            let (length, element) = if pairs { (4, "vec4<f32>") } else { (2, "vec2<f32>") };
+            let outputs = [ctx.outputs[0].0, ctx.outputs[1].0];
+            let mut call = ctx.call("max_pool2d_halves")?.hold_words().alias("V", element).set("LENGTH", format!("{length}u")).input_as("x", 0, element);
+            if pairs {
+                let both = "    let a = window(top.xy, bottom.xy, at);\n    let b = window(top.zw, bottom.zw, at + 2u);";
+                let value = if value { "\n    y[i] = vec2<f32>(a.value, b.value);" } else { "" };
+                let index = if index { "\n    index[i] = vec2<i32>(i32(a.at), i32(b.at));" } else { "" };
+                call = call.hook("windows", &format!("{both}{value}{index}")).hook("store_value", "").hook("store_index", "");
+            }
+            for ((slot, hook), (name, single)) in outputs.into_iter().zip(["store_value", "store_index"]).zip([("y", "f32"), ("index", "i32")]) {
+                call = match slot {
+                    Some(slot) if pairs => call.write(name, slot, &format!("vec2<{single}>")),
+                    Some(slot) => call.write(name, slot, single),
+                    None => call.hook(hook, ""),
+                };
+            }
+            let invocations = count * 2 / length;
+            call = call.u32s(&[invocations, height, width]).offset(0).u32s(&[height / 2, width / length, 0, 0]);
+            return call.flops(4 * count as u64).grid_linear(invocations.div_ceil(64));
+        }
         let mut call = ctx.call("max_pool2d")?.input("x", 0);
         call = if value { call.output("y", 0)? } else { call.hook("store_value", "") };
         call = if index { call.output("index", 1)? } else { call.hook("store_index", "") };
@@ -203,11 +226,18 @@ impl Op for MaxPoolGrad {
         if count == 0 {
             return Ok(());
         }
+        let [height, width] = self.1;
+        if self.0 == HALVES && width.is_multiple_of(4) && ctx.inputs.iter().all(|i| i.aligned) {
+            let invocations = count / (height * width) * height.div_ceil(2) * (width / 4);
+            let call = ctx.call("max_pool2d_halves_grad")?.hold_words().input_as("g", 0, "vec2<f32>").input_as("index", 1, "vec2<i32>");
+            let call = call.u32s(&[invocations, height, width]).offset(0).u32s(&[height / 2, width / 4]).offset(1).u32(height.div_ceil(2));
+            return call.flops(4 * count as u64).with_epilogue4()?.grid_linear(invocations.div_ceil(64));
+        }
         let Windows { kernel, stride, padding, dilation, .. } = self.0;
         let apart = kernel == stride && padding == [0; 2] && dilation == [1; 2];
         let cover = [0, 1].map(|d| self.1[d].div_ceil(kernel[d]));
         let invocations = if apart { count / (self.1[0] * self.1[1]) * cover[0] * cover[1] } else { count };
-        let call = self.0.consts(ctx.call("max_pool2d_grad")?).set("APART", apart).input("g", 0).input("index", 1);
+        let call = self.0.consts(ctx.call("max_pool2d_grad")?.hold_words()).set("APART", apart).input("g", 0).input("index", 1);
         let call = call.u32(invocations).u32s(&self.1).offset(0).u32s(&plane(&g)).offset(1).u32(0).u32s(&cover).u32s(&[0, 0]);
         call.flops((invocations * kernel[0] * kernel[1]) as u64).with_epilogue()?.grid_linear(invocations.div_ceil(64))
     }

@@ -28,6 +28,8 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
             vec![
                 most(&[2, 3, 6, 8], [2, 2], o),
                 most(&[2, 3, 7, 5], [2, 2], o),
+                most(&[2, 3, 5, 8], [2, 2], o),
+                most(&[3, 5, 6], [2, 2], o),
                 most(&[1, 1, 1, 1], [1, 1], o),
                 most(&[2, 2, 7, 9], [3, 2], MaxPool2dOptions { stride: Some([1, 2]), padding: [1, 1], ..o }),
                 most(&[1, 3, 9, 10], [2, 3], MaxPool2dOptions { stride: Some([3, 2]), padding: [1, 1], dilation: [2, 1], ceil_mode: true }),

@@ -107,6 +107,10 @@ impl Op for Reduce {
         Ok(vec![Meta::new(dtype, kept)])
     }
 
+    fn sums(&self) -> Option<u8> {
+        (self.kind == Kind::Sum).then_some(self.dims)
+    }
+
     fn accepts(&self, _: usize, layout: &Layout) -> bool {
         self.runs(layout).iter().all(|r| r.len() <= MAX_RUNS)
     }

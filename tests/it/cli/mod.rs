@@ -77,7 +77,7 @@ impl Place {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wgrad"));
-        command.args(arguments).current_dir(&self.folder).env("WGRAD_DEVICE", "cpu");
+        command.args(arguments).current_dir(&self.folder).env("WGRAD_DEVICE", "cpu").env("WGRAD_CACHE", self.path("cache"));
         command
     }
 

@@ -1,11 +1,13 @@
 //! What the graph promises: a test for each promise, named for it, on the CPU backend and on a GPU. See `ARCHITECTURE.md`, "What the graph promises".
 
+mod capture;
 mod counters;
 mod custom;
 mod failure;
 mod fusion;
 mod history;
 mod interop;
+mod launches;
 mod memory;
 mod models;
 mod plans;

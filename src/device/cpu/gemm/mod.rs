@@ -56,10 +56,12 @@ impl<'a> Mat<'a> {
 
     /// Whether all of `rows` x `cols` elements lie in the slice.
     fn holds(&self, rows: usize, cols: usize) -> bool {
-        let (i, j) = ((rows as isize - 1) * self.row, (cols as isize - 1) * self.col);
-        let low = self.offset as isize + i.min(0) + j.min(0);
-        let high = self.offset as isize + i.max(0) + j.max(0);
-        low >= 0 && (high as usize) < self.data.len()
+        // Wider than any product of two sizes.
+        let far = |n: usize, step: isize| (n as i128 - 1) * step as i128;
+        let (i, j) = (far(rows, self.row), far(cols, self.col));
+        let low = self.offset as i128 + i.min(0) + j.min(0);
+        let high = self.offset as i128 + i.max(0) + j.max(0);
+        low >= 0 && high < self.data.len() as i128
     }
 }
 
@@ -157,21 +159,27 @@ pub fn product(a: Rows<'_>, b: Terms<'_>, panel: Panel, c: &mut [f32], c_row: us
     if starts.is_empty() {
         return;
     }
-    assert!((starts.len() - 1) * c_row + panel.cols <= c.len() && panel.cols <= c_row, "gemm: the result does not fit");
-    let reach = starts.last + (runs.max(1) - 1) * run + (depth.max(1) - 1) * step;
+    assert!(behind(starts.len(), c_row, panel.cols) <= c.len() as u128 && panel.cols <= c_row, "gemm: the result does not fit");
+    let reach = starts.last as u128 + behind(runs, run, 0) + behind(depth, step, 1);
     let (right, at, fits) = match b {
-        Terms::Packed(b) => (b, std::ptr::null(), runs * depth * panel.width <= b.len()),
+        Terms::Packed(b) => (b, std::ptr::null(), behind(runs.saturating_mul(depth), panel.width, panel.width) <= b.len() as u128),
         Terms::Found { data, first, places, from } => {
-            let fits = runs == 1 && from + depth <= places.len() && first + places.last + panel.width <= data.len();
-            (&data[first.min(data.len())..], places[from.min(places.len())..].as_ptr(), fits)
+            let right = data.get(first..).unwrap_or_default();
+            let at = places.get(from..).unwrap_or_default();
+            (right, at.as_ptr(), runs == 1 && depth <= at.len() && behind(2, places.last, panel.width) <= right.len() as u128)
         }
     };
-    assert!(reach < data.len() && fits, "gemm: an operand does not fit");
+    assert!(reach <= data.len() as u128 && fits, "gemm: an operand does not fit");
     let vectors = panel.width / tiles().lanes;
     assert!(panel.cols <= panel.width && vectors * tiles().lanes == panel.width && (1..=2).contains(&vectors), "gemm: no panel: {panel:?}");
     let sum = Sum { a: [data.as_ptr(); MOST_ROWS], step, run, runs, depth, b: right.as_ptr(), b_row: panel.width, at, c: c.as_mut_ptr(), c_row, add };
     // SAFETY: the assertions above hold every element of a, b and c inside its slice; c is borrowed alone.
     unsafe { strip(tiles(), sum, starts.len(), panel, |i| data.as_ptr().add(starts[i])) }
+}
+
+/// What the last of `n` rows that are `step` apart reaches, with `width` elements; more than any sum of sizes is no overflow here.
+fn behind(n: usize, step: usize, width: usize) -> u128 {
+    n.saturating_sub(1) as u128 * step as u128 + width as u128
 }
 
 /// All blocks of rows of one panel; `sum` says what they have in common.
@@ -182,26 +190,31 @@ pub fn product(a: Rows<'_>, b: Terms<'_>, panel: Panel, c: &mut [f32], c_row: us
 unsafe fn strip(tiles: &Tiles, sum: Sum, m: usize, panel: Panel, row: impl Fn(usize) -> *const f32) {
     let (vectors, narrow) = (panel.width / tiles.lanes, panel.cols < panel.width);
     let each = m.div_ceil(m.div_ceil(tiles.rows).max(1)).max(1);
-    let mut aside = [0f32; MOST_ROWS * MOST_COLS];
     for i in (0..m).step_by(each) {
         let rows = each.min(m - i);
+        let tile = tiles.get(rows, vectors, !sum.at.is_null());
         let mut block = sum;
         (0..rows).for_each(|r| block.a[r] = row(i + r));
-        // SAFETY: the caller's promise; a block that is wider than the result's part is computed aside, where the largest block fits.
+        // SAFETY: the caller's promise.
         unsafe {
             block.c = sum.c.add(i * sum.c_row);
-            if !narrow {
-                tiles.get(rows, vectors, !block.at.is_null())(&block);
-                continue;
-            }
-            block = Sum { c: aside.as_mut_ptr(), c_row: panel.width, add: false, ..block };
-            tiles.get(rows, vectors, !block.at.is_null())(&block);
-            for r in 0..rows {
-                let to = std::slice::from_raw_parts_mut(sum.c.add((i + r) * sum.c_row), panel.cols);
-                let from = &aside[r * panel.width..][..panel.cols];
-                if sum.add { to.iter_mut().zip(from).for_each(|(t, f)| *t += f) } else { to.copy_from_slice(from) }
-            }
+            if narrow { aside(tile, block, rows, panel) } else { tile(&block) }
         }
+    }
+}
+
+/// A block that is wider than the result's part: computed where the largest block fits.
+///
+/// # Safety
+/// As [`strip`], for the rows of one block.
+unsafe fn aside(tile: tile::Tile, block: Sum, rows: usize, panel: Panel) {
+    let mut wide = [0f32; MOST_ROWS * MOST_COLS];
+    // SAFETY: the caller's promise.
+    unsafe { tile(&Sum { c: wide.as_mut_ptr(), c_row: panel.width, add: false, ..block }) };
+    for (r, from) in wide.chunks_exact(panel.width).take(rows).enumerate() {
+        // SAFETY: the caller's promise: rows of the result do not overlap, and this is the only reference to this one.
+        let to = unsafe { std::slice::from_raw_parts_mut(block.c.add(r * block.c_row), panel.cols) };
+        if block.add { to.iter_mut().zip(from).for_each(|(t, f)| *t += f) } else { to.copy_from_slice(&from[..panel.cols]) }
     }
 }
 
@@ -214,7 +227,7 @@ pub fn gemm(m: usize, k: usize, n: usize, a: Mat<'_>, b: Mat<'_>, add: bool, c: 
     if m == 0 || n == 0 {
         return;
     }
-    assert!(c_row >= n && (m - 1) * c_row + n <= c.len(), "gemm: the result does not fit");
+    assert!(c_row >= n && behind(m, c_row, n) <= c.len() as u128, "gemm: the result does not fit");
     if k == 0 {
         if !add {
             (0..m).for_each(|i| c[i * c_row..i * c_row + n].fill(0.0));

@@ -1,0 +1,103 @@
+//! Drivers that compile a pipeline when it first runs, one after the other: as much of that as can be is done before, on several threads.
+//!
+//! Mesa's llvmpipe does so, and a kernel of its takes up to half a second. What one device compiles goes into the driver's own cache on disk, where every device
+//! of the adapter finds it: so each further thread opens a device of its own, compiles there, and gives it up.
+
+use super::pipeline::{Pipeline, Wanted};
+use super::{Gpu, GpuOptions, Kind, scope};
+use crate::device::{Access, Counters, select};
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// A first use that takes longer compiles; a shorter one found the kernel in the driver's cache.
+const COMPILES: Duration = Duration::from_millis(100);
+/// New pipelines below which it is not worth opening a device.
+const WORTH: usize = 4;
+/// Bytes that stand behind a binding of a kernel that runs no workgroup.
+const BEHIND: usize = 256;
+
+impl Gpu {
+    /// Let the driver compile these pipelines, which are new. Nothing depends on it but the time that their first run takes, so errors are left for that.
+    pub(super) fn use_first(self: &Arc<Self>, mut new: Vec<(&Wanted<'_>, Arc<Pipeline>)>) {
+        if self.info.kind != Kind::Software || new.len() < WORTH || self.adapter.is_none() {
+            return;
+        }
+        // Long texts take long: they come first, so that no thread waits for another at the end.
+        new.sort_by_key(|(w, _)| std::cmp::Reverse(w.text.len()));
+        let next = AtomicUsize::new(1);
+        let take = || new.get(next.fetch_add(1, Relaxed));
+        let began = Instant::now();
+        if self.touch(&new[0].1, new[0].0).is_err() || began.elapsed() < COMPILES {
+            return;
+        }
+        let helpers = std::thread::available_parallelism().map_or(1, usize::from).min(new.len()) - 1;
+        std::thread::scope(|s| {
+            for _ in 0..helpers {
+                // A thread that the system refuses is one less.
+                let _ = std::thread::Builder::new().spawn_scoped(s, || {
+                    let Ok(twin) = self.twin() else { return };
+                    while let Some((w, _)) = take() {
+                        let used = twin.pipelines(std::slice::from_ref(*w)).and_then(|made| made.iter().try_for_each(|p| twin.touch(p, w)));
+                        if used.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            while let Some((w, pipeline)) = take() {
+                if self.touch(pipeline, w).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Another device of the same adapter, opened in the same way.
+    fn twin(&self) -> Result<Arc<Gpu>> {
+        let adapter = self.adapter.as_ref().ok_or_else(|| Error::internal("a caller's device has no twin"))?;
+        let request = wgpu::DeviceDescriptor {
+            label: Some("wgrad first use"),
+            required_features: self.device.features(),
+            required_limits: self.device.limits(),
+            ..wgpu::DeviceDescriptor::default()
+        };
+        let (device, queue) = scope::ready(adapter.request_device(&request)).map_err(|e| Error::device(e.to_string()))?;
+        let options = GpuOptions { pipeline_folder: None, ..self.options.clone() };
+        Ok(Gpu::new(select::next_id(), device, queue, self.info.clone(), options, Arc::default(), None))
+    }
+
+    /// Run no workgroup of a kernel, and wait for it. Its uniform window holds what it will in a run: llvmpipe compiles a kernel for the values that its loops end by.
+    fn touch(self: &Arc<Self>, pipeline: &Pipeline, wanted: &Wanted<'_>) -> Result<()> {
+        let window: &[u8] = bytemuck::cast_slice(&wanted.words);
+        let (read, written) = (self.alloc(BEHIND.max(window.len()))?, self.alloc(BEHIND)?);
+        self.guarded(wanted.label, || {
+            let behind = |access: Access| if access == Access::Read { read.wgpu() } else { written.wgpu() };
+            let storage = wanted.accesses.iter().enumerate().map(|(n, a)| entry(n + 1, behind(*a), BEHIND));
+            let entries: Vec<_> = std::iter::once(entry(0, read.wgpu(), window.len())).chain(storage).collect();
+            let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &pipeline.layout, entries: &entries });
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                pass.set_pipeline(&pipeline.raw);
+                pass.set_bind_group(0, &group, &[]);
+                pass.dispatch_workgroups(0, 0, 0);
+            }
+            let commands = encoder.finish();
+            let _turn = self.turn();
+            // Neither the write nor the submit is a run's.
+            self.write(&AtomicU64::new(0), &read, 0, window);
+            self.submit(Some(commands))?;
+            Counters::sub(&self.counters.submits, 1);
+            Ok(())
+        })?;
+        self.wait_idle()
+    }
+}
+
+/// The first `bytes` of a buffer at binding `n`.
+fn entry(n: usize, buffer: &wgpu::Buffer, bytes: usize) -> wgpu::BindGroupEntry<'_> {
+    let size = std::num::NonZeroU64::new(bytes as u64);
+    wgpu::BindGroupEntry { binding: n as u32, resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size }) }
+}
