@@ -1,5 +1,5 @@
 // A step of an optimizer over an arena, four elements an invocation. The rules in src/optim/ replace `update`; as it lies, it is plain gradient descent.
-// u[0].xy: quads of the arena, vec4s of floats that a group has; then those of each group
+// u[0].xyz: quads of the arena, vec4s of floats that a group has, offset of the control of a scaled loss; then the floats of each group
 @group(0) @binding(0) var<uniform> u: array<vec4<u32>, 3>;
 @group(0) @binding(1) var<storage, read_write> values: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> grads: array<vec4<f32>>;
@@ -11,6 +11,17 @@ const SKIP: u32 = 0xffffffffu;
 
 fn floats(at: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(u[at]);
+}
+
+// Hook: what gradients are multiplied with, above 0 to skip the step, how many steps were skipped before. As it lies, no loss is scaled.
+fn scaling() -> vec3<f32> {
+    return vec3<f32>(1.0, 0.0, 0.0);
+}
+
+// Hook: by what the step size and the root of the second correction change, where fewer steps were taken than `step`, which the floats count with; `logs`
+// are those of the decays.
+fn correction(step: f32, logs: vec2<f32>) -> vec2<f32> {
+    return vec2<f32>(1.0);
 }
 
 // The new value of quad i, from its gradient and value, and the floats of its group, which begin at u[f]. Its state is in s0[i], s1[i] ...
@@ -26,8 +37,9 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         return;
     }
     let group = table[i / BLOCK];
-    if group == SKIP {
+    let s = scaling();
+    if group == SKIP || s.y > 0.0 {
         return;
     }
-    values[i] = update(1u + group * u[0].y, grads[i], values[i], i);
+    values[i] = update(1u + group * u[0].y, grads[i] * s.x, values[i], i);
 }

@@ -4,7 +4,8 @@ use super::paths;
 use super::section::{Section, set};
 use crate::data::Augment;
 use crate::error::{Error, Result};
-use crate::train::{Schedule, TrainOptions};
+use crate::optim::GradScalerOptions;
+use crate::train::{Precision, Schedule, TrainOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -77,6 +78,7 @@ pub struct TrainConfig {
     pub warmup: Option<f64>,
     pub label_smoothing: f64,
     pub augment: Augment,
+    pub precision: Precision,
 }
 
 /// The optimizers, by PyTorch's names in lower case.
@@ -92,6 +94,9 @@ type Choice<T> = &'static [(&'static str, T)];
 
 const FORMATS: Choice<Format> = &[("csv", Format::Csv), ("idx", Format::Idx)];
 const OPTIMIZERS: Choice<OptimizerKind> = &[("sgd", OptimizerKind::Sgd), ("adam", OptimizerKind::Adam), ("adamw", OptimizerKind::AdamW)];
+
+/// Whether in mixed precision.
+const PRECISIONS: Choice<bool> = &[("f32", false), ("mixed", true)];
 
 fn choose<T: Copy>(section: &Section<'_>, key: &str, choices: Choice<T>, default: T) -> Result<T> {
     let Some(text) = section.text(key)? else { return Ok(default) };
@@ -232,8 +237,8 @@ impl SplitConfig {
 
 impl TrainConfig {
     fn read(table: &Table) -> Result<TrainConfig> {
-        let keys =
-            ["seed", "epochs", "batch_size", "learning_rate", "optimizer", "momentum", "weight_decay", "schedule", "warmup", "label_smoothing", "augment"];
+        let mut keys = vec!["seed", "epochs", "batch_size", "learning_rate", "optimizer", "momentum", "weight_decay", "schedule", "warmup"];
+        keys.extend(["label_smoothing", "augment", "precision", "loss_scale"]);
         let s = Section::new("train", table, &keys)?;
         let optimizer = choose(&s, "optimizer", OPTIMIZERS, OptimizerKind::AdamW)?;
         if s.has("momentum") && optimizer != OptimizerKind::Sgd {
@@ -252,6 +257,7 @@ impl TrainConfig {
             warmup: s.number("warmup", 0.0, 1.0)?,
             label_smoothing: s.number("label_smoothing", 0.0, 1.0)?.unwrap_or(0.0),
             augment: augment(s.table("augment")?)?,
+            precision: precision(&s)?,
         };
         train.schedule().map_err(|e| e.context("train"))?;
         Ok(train)
@@ -272,6 +278,7 @@ impl TrainConfig {
             seed: self.seed,
             augment: self.augment.clone(),
             label_smoothing: self.label_smoothing,
+            precision: self.precision,
             cancel,
         })
     }
@@ -286,7 +293,11 @@ impl TrainConfig {
             ("weight_decay", self.weight_decay.into()),
             ("schedule", self.schedule.clone().into()),
             ("label_smoothing", self.label_smoothing.into()),
+            ("precision", name_of(PRECISIONS, &(self.precision != Precision::F32)).into()),
         ]);
+        if let Precision::Mixed(options) = self.precision {
+            t.insert("loss_scale".into(), options.init_scale.into());
+        }
         if self.optimizer == OptimizerKind::Sgd {
             t.insert("momentum".into(), self.momentum.into());
         }
@@ -301,6 +312,21 @@ impl TrainConfig {
         }
         t
     }
+}
+
+fn precision(s: &Section<'_>) -> Result<Precision> {
+    let mixed = choose(s, "precision", PRECISIONS, false)?;
+    if !mixed && s.has("loss_scale") {
+        return Err(Error::invalid("train.loss_scale: has no meaning with precision = \"f32\"").help("add train.precision = \"mixed\""));
+    }
+    if !mixed {
+        return Ok(Precision::F32);
+    }
+    let usual = GradScalerOptions::default();
+    let init_scale = s.number("loss_scale", 0.0, f64::MAX)?.unwrap_or(usual.init_scale);
+    let options = GradScalerOptions { init_scale, ..usual };
+    options.check().map_err(|e| e.context("train.loss_scale"))?;
+    Ok(Precision::Mixed(options))
 }
 
 fn augment(table: Option<&Table>) -> Result<Augment> {
@@ -329,7 +355,7 @@ mod tests {
         let text = config.resolved(Path::new(".")).unwrap();
         let again = read(&text).unwrap();
         assert_eq!(again.resolved(Path::new(".")).unwrap(), text);
-        assert_eq!(again.train.optimizer, OptimizerKind::AdamW);
+        assert_eq!((again.train.optimizer, again.train.precision), (OptimizerKind::AdamW, Precision::F32));
     }
 
     #[test]
@@ -345,11 +371,25 @@ mod tests {
     }
 
     #[test]
+    fn mixed_precision_is_one_line() {
+        let config = read(&format!("{SMALL}[train]\nprecision = \"mixed\"")).unwrap();
+        assert_eq!(config.train.options(None).unwrap().precision, Precision::Mixed(GradScalerOptions::default()));
+        let text = config.resolved(Path::new(".")).unwrap();
+        assert_eq!(read(&text).unwrap().train.precision, config.train.precision);
+        let scaled = read(&format!("{SMALL}[train]\nprecision = \"mixed\"\nloss_scale = 8")).unwrap().train.precision;
+        assert!(matches!(scaled, Precision::Mixed(GradScalerOptions { init_scale: 8.0, .. })));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_by_its_key() {
         let message = |text: &str| read(&format!("{SMALL}{text}")).unwrap_err().to_string();
         assert_eq!(message("[train]\nepoch = 3"), "train.epoch: there is no such key\nhelp: did you mean train.epochs?");
         assert_eq!(message("[train]\noptimizer = \"adamm\""), "train.optimizer: must be one of sgd, adam, adamw: adamm\nhelp: did you mean adam?");
         assert_eq!(message("[train]\nmomentum = 0.9"), "train.momentum: has no meaning with optimizer = \"adamw\"");
+        assert_eq!(message("[train]\nprecision = \"mixd\""), "train.precision: must be one of f32, mixed: mixd\nhelp: did you mean mixed?");
+        let no_meaning = "train.loss_scale: has no meaning with precision = \"f32\"\nhelp: add train.precision = \"mixed\"";
+        assert_eq!(message("[train]\nloss_scale = 4"), no_meaning);
+        assert!(message("[train]\nprecision = \"mixed\"\nloss_scale = 0").starts_with("train.loss_scale: grad_scaler: init_scale must be above 0"));
         assert!(message("[train]\nschedule = \"cosin\"").starts_with("train: schedule: there is no schedule cosin"));
         assert!(message("[train]\naugment = { scale = 2 }").starts_with("train: augment: scale must be from 0 to 0.9: 2"));
         assert_eq!(read("").unwrap_err().message(), "there is no [data] section");

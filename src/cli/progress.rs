@@ -65,7 +65,11 @@ pub fn score(score: &Score) -> String {
 fn line(epoch: &Epoch, epochs: usize) -> String {
     let width = epochs.to_string().len();
     let validation = epoch.validation.as_ref().map_or(String::new(), |v| format!("   validation {}", score(v)));
-    format!("epoch {:>width$}/{epochs}   train {}{validation}   {:.1} s", epoch.epoch + 1, score(&epoch.train), epoch.elapsed.as_secs_f64())
+    let skipped = match (epoch.skipped, epoch.loss_scale) {
+        (1.., Some(scale)) => format!("   {} steps overflowed, loss scale {scale}", epoch.skipped),
+        _ => String::new(),
+    };
+    format!("epoch {:>width$}/{epochs}   train {}{validation}   {:.1} s{skipped}", epoch.epoch + 1, score(&epoch.train), epoch.elapsed.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -76,11 +80,14 @@ mod tests {
     #[test]
     fn an_epoch_is_one_line() {
         let s = |loss, accuracy| Score { loss, accuracy };
-        let mut epoch =
-            Epoch { epoch: 2, train: s(0.5, Some(0.75)), validation: Some(s(0.25, Some(1.0))), learning_rate: 0.1, elapsed: Duration::from_millis(1540) };
+        let elapsed = Duration::from_millis(1540);
+        let (train, validation) = (s(0.5, Some(0.75)), Some(s(0.25, Some(1.0))));
+        let mut epoch = Epoch { epoch: 2, train, validation, learning_rate: 0.1, loss_scale: None, skipped: 0, elapsed };
         assert_eq!(line(&epoch, 40), "epoch  3/40   train loss 0.5000  accuracy 0.7500   validation loss 0.2500  accuracy 1.0000   1.5 s");
         epoch.validation = None;
         epoch.train.accuracy = None;
         assert_eq!(line(&epoch, 9), "epoch 3/9   train loss 0.5000   1.5 s");
+        (epoch.loss_scale, epoch.skipped) = (Some(512.0), 2);
+        assert_eq!(line(&epoch, 9), "epoch 3/9   train loss 0.5000   1.5 s   2 steps overflowed, loss scale 512");
     }
 }

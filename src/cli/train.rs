@@ -8,7 +8,7 @@ use super::{Run, interrupt, paths};
 use crate::device::Device;
 use crate::error::Result;
 use crate::nn::Module;
-use crate::train::{Checkpoint, Event, Flow, Objective, Record, Resident, Trainer, evaluate};
+use crate::train::{Checkpoint, Event, Flow, Objective, Precision, Record, Resident, Trainer, evaluate};
 use anyhow::Context;
 use serde_json::json;
 use std::io::Write;
@@ -58,6 +58,7 @@ A config:
   optimizer = \"adamw\"          # or adam, sgd
   schedule = \"one_cycle\"       # or cosine, constant
   augment = { shift = 1 }      # pixels; rotate in degrees, scale and noise as fractions
+  precision = \"mixed\"          # f16 where it does, or f32 (the default); loss_scale sets the first scale of mixed
 
 Ctrl-C ends a run and keeps the model of the last finished epoch.";
 
@@ -100,10 +101,14 @@ impl Run for Train {
         let mut result = json!({
             "device": device.description(),
             "seed": config.train.seed,
+            "precision": if config.train.precision == Precision::F32 { "f32" } else { "mixed" },
             "seconds": began.elapsed().as_secs_f64(),
             "epochs": report.epochs.len(),
             "counters": counted.borrow().to_json(&device),
         });
+        if config.train.precision != Precision::F32 {
+            result["skipped_steps"] = report.epochs.iter().map(|e| e.skipped).sum::<u64>().into();
+        }
         if let Some(test) = &test {
             result["test"] = test.to_json();
         }

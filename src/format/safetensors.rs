@@ -1,7 +1,7 @@
 //! safetensors: named tensors with a JSON header. Equal tensors and metadata give identical bytes, in whatever order they come.
 
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Data, Meta, Shape};
+use crate::tensor::{DType, Data, F16, Meta, Shape};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ impl File {
     }
 }
 
-/// Read a file's bytes. 16-bit floats come as f32, i64 as i32 where every value fits.
+/// Read a file's bytes. bf16 comes as f32, i64 as i32 where every value fits.
 pub fn read(bytes: &[u8]) -> Result<File> {
     let (header, info) = SafeTensors::read_metadata(bytes).map_err(|e| foreign(bytes, e))?;
     let data = &bytes[8 + header..];
@@ -82,6 +82,7 @@ pub fn write(file: &File) -> Result<Vec<u8>> {
         let start = body.len();
         match &entry.data {
             Data::Bool(v) => body.extend(v.iter().map(|&b| u8::from(b))),
+            Data::F16(v) => body.extend(v.iter().flat_map(|h| h.0.to_le_bytes())),
             data => body.extend(data.to_bytes()),
         }
         let info = TensorInfo { dtype: dtype(entry.meta.dtype), shape: entry.meta.shape.to_vec(), data_offsets: (start, body.len()) };
@@ -117,6 +118,7 @@ fn width(dtype: DType) -> usize {
 fn dtype(dtype: DType) -> Dtype {
     match dtype {
         DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
         DType::F64 => Dtype::F64,
         DType::I32 => Dtype::I32,
         DType::U32 => Dtype::U32,
@@ -133,7 +135,7 @@ fn values(name: &str, dtype: Dtype, bytes: &[u8]) -> Result<Data> {
         Dtype::U32 => Data::from_bytes(DType::U32, bytes),
         Dtype::BOOL => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
         Dtype::BF16 => Data::F32(halves().map(|h| f32::from_bits(u32::from(h) << 16)).collect()),
-        Dtype::F16 => Data::F32(halves().map(f16_to_f32).collect()),
+        Dtype::F16 => Data::F16(halves().map(F16).collect()),
         Dtype::I64 => {
             let wide = bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<i64>);
             let fits = |v: i64| i32::try_from(v).map_err(|_| Error::invalid(format!("safetensors: {name}: {v} does not fit in i32")));
@@ -144,17 +146,6 @@ fn values(name: &str, dtype: Dtype, bytes: &[u8]) -> Result<Data> {
                 .help("supported are F32, F64, F16, BF16, I32, I64 with small values, U32 and BOOL"));
         }
     })
-}
-
-/// The value of an IEEE half, exactly.
-fn f16_to_f32(half: u16) -> f32 {
-    let (sign, exponent, fraction) = (u32::from(half >> 15) << 31, u32::from(half >> 10 & 31), u32::from(half & 1023));
-    match exponent {
-        // Subnormal: fraction * 2^-24, and no half is subnormal as an f32.
-        0 => f32::from_bits((fraction as f32 * f32::from_bits((127 - 24) << 23)).to_bits() | sign),
-        31 => f32::from_bits(sign | 0xff << 23 | fraction << 13),
-        _ => f32::from_bits(sign | (exponent + 127 - 15) << 23 | fraction << 13),
-    }
 }
 
 /// What is wrong with bytes that the crate refuses, in terms of the file.
@@ -226,7 +217,7 @@ mod tests {
             read(&safetensors::serialize([("x", view)], None).unwrap()).map(|f| f.tensors[0].data.clone())
         };
         let halves: Vec<u8> = [0x3c00u16, 0xc000, 0x0001, 0x83ff, 0x7c00, 0x7bff].iter().flat_map(|h| h.to_le_bytes()).collect();
-        let want = [1.0, -2.0, 2f32.powi(-24), -1023.0 * 2f32.powi(-24), f32::INFINITY, 65504.0];
+        let want = [1.0, -2.0, 2f32.powi(-24), -1023.0 * 2f32.powi(-24), f32::INFINITY, 65504.0].map(F16::from);
         assert_eq!(file(Dtype::F16, vec![6], &halves).unwrap(), Data::from(want));
         assert_eq!(file(Dtype::BF16, vec![2], &[0x80, 0x3f, 0x00, 0xc0]).unwrap(), Data::from([1.0f32, -2.0]));
         let long = |v: i64| file(Dtype::I64, vec![1], &v.to_le_bytes());

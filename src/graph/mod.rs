@@ -4,6 +4,7 @@
 //! read, or until `flush` or an optimizer's step asks for everything that live handles still name. See `ARCHITECTURE.md`, "What the graph promises".
 
 mod arena;
+mod autocast;
 mod canon;
 mod capture;
 mod engine;
@@ -23,6 +24,8 @@ mod tensor;
 mod watch;
 
 pub(crate) use arena::Arena;
+pub(crate) use autocast::without_autocast;
+pub use autocast::{Autocast, autocast};
 pub(crate) use capture::{Cell, Recorded, Session, drew, mode_changed, touched};
 pub(crate) use engine::Engine;
 #[doc(hidden)]

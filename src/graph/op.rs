@@ -1,5 +1,6 @@
 //! The trait that every operation implements, and what its methods are given.
 
+use super::autocast::Autocast;
 use super::lower::launch::LaunchCtx;
 use super::{Slots, Tensor};
 use crate::device::Caps;
@@ -151,6 +152,11 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     /// `host_fallbacks`; no operation of the table does this.
     fn host_only(&self) -> bool {
         false
+    }
+
+    /// What autocast does with its inputs.
+    fn autocast(&self) -> Autocast {
+        Autocast::Full
     }
 
     /// The definition: plain loops, accumulating in f64, filling every output.

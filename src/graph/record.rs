@@ -1,5 +1,6 @@
 //! Recording: the one function that makes nodes, and the books of what is pending on each thread.
 
+use super::autocast;
 use super::engine::{self, Engine};
 use super::mode;
 use super::node::{Body, Node, NodeState, OutSlot, Value, next_id};
@@ -109,6 +110,9 @@ impl Tensor {
                 return Err(Error::device(format!("{}: inputs are on different devices: {a} and {b}", op.name())).help("move one with to_device"));
             }
         }
+        let cast = autocast::cast(op.as_ref(), inputs)?;
+        let cast: Option<SmallVec<[&Tensor; 3]>> = cast.as_ref().map(|c| c.iter().collect());
+        let inputs = cast.as_deref().unwrap_or(inputs);
         let metas: SmallVec<[Meta; 4]> = inputs.iter().map(|t| *t.meta()).collect();
         let outs = op.infer(&slots, &metas)?;
         if engine.device.is_gpu() && outs.iter().any(|m| m.dtype == DType::F64) {

@@ -4,7 +4,7 @@ use super::engine::{self, Engine};
 use super::node::{GradSlot, Value};
 use crate::device::{Device, Readback, Storage};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Data, Layout, Meta, Shape};
+use crate::tensor::{DType, Data, F16, Layout, Meta, Shape};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -243,7 +243,9 @@ impl Reading {
 
 fn finish(meta: Meta, mut parts: Vec<Vec<u8>>) -> Result<Data> {
     let bytes = parts.pop().ok_or_else(|| Error::internal("read: nothing came back"))?;
-    Ok(Data::from_bytes(meta.dtype, &bytes[..meta.bytes()]))
+    let mut data = Data::from_bytes(meta.dtype, &bytes[..meta.bytes()]);
+    data.truncate(meta.numel());
+    Ok(data)
 }
 
 /// Host types that a tensor can be read as.
@@ -264,7 +266,7 @@ macro_rules! elements {
         }
     )*};
 }
-elements!(f32 => F32, f64 => F64, i32 => I32, u32 => U32, bool => Bool);
+elements!(f32 => F32, F16 => F16, f64 => F64, i32 => I32, u32 => U32, bool => Bool);
 
 impl Clone for Tensor {
     fn clone(&self) -> Tensor {

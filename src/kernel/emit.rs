@@ -12,7 +12,7 @@ use std::fmt::Write;
 pub struct BindingText {
     /// The variable's name.
     pub name: String,
-    /// The array's element type.
+    /// The array's element type. `half` (or `vec4<half>`) for halves that are read: wherever the text reads the array, it gets an `f32` (or four).
     pub element: String,
     /// Read, or read and write.
     pub access: Access,
@@ -25,13 +25,20 @@ pub struct Emit {
     text: String,
     /// Functions to put in, by name, in order.
     functions: Vec<(String, String)>,
+    /// Whether the device has a type for halves.
+    f16: bool,
     error: Option<Error>,
 }
 
 impl Emit {
     /// Begin from the shader as it lies.
     pub fn new(kernel: &'static Kernel) -> Emit {
-        Emit { name: kernel.name, text: kernel.text.to_string(), functions: Vec::new(), error: None }
+        Emit { name: kernel.name, text: kernel.text.to_string(), functions: Vec::new(), f16: false, error: None }
+    }
+
+    /// Let halves be read as the device's own type, where it has one; else as words, two in each. They lie in memory alike.
+    pub fn set_f16(&mut self, on: bool) {
+        self.f16 = on;
     }
 
     fn fail(&mut self, what: String) {
@@ -96,25 +103,83 @@ impl Emit {
             return Err(e);
         }
         let mut out = String::new();
+        // Elements as they lie, and functions that read those that are converted.
+        let halves: Vec<Option<Halves>> = bindings.iter().map(|b| Halves::of(b, self.f16)).collect();
+        let elements = bindings.iter().zip(&halves).map(|(b, h)| h.as_ref().map_or(b.element.as_str(), |h| h.element));
+        let elements: Vec<&str> = elements.collect();
+        if elements.iter().any(|e| matches!(*e, "f16" | "vec4<f16>")) {
+            out.push_str("enable f16;\n");
+        }
         let _ = writeln!(out, "@group(0) @binding(0) var<uniform> u: array<vec4<u32>, {}>;", words.div_ceil(4).max(1));
-        for (n, b) in bindings.iter().enumerate() {
+        for (n, (b, element)) in bindings.iter().zip(elements).enumerate() {
             let access = match b.access {
                 Access::Read => "read",
                 Access::ReadWrite => "read_write",
             };
-            let _ = writeln!(out, "@group(0) @binding({}) var<storage, {access}> {}: array<{}>;", n + 1, b.name, b.element);
+            let _ = writeln!(out, "@group(0) @binding({}) var<storage, {access}> {}: array<{element}>;", n + 1, b.name);
         }
         self.text = self.text.lines().filter(|l| !l.starts_with("@group(") && !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let mut body = String::new();
         for (_, text) in &self.functions {
-            let _ = writeln!(out, "{}", text.trim_end());
+            let _ = writeln!(body, "{}", text.trim_end());
         }
-        out.push_str(self.text.trim());
-        out.push('\n');
+        body.push_str(self.text.trim());
+        body.push('\n');
+        for (b, h) in bindings.iter().zip(&halves) {
+            let Some(h) = h else { continue };
+            body = read_through(&body, &b.name)?;
+            out.push_str(&h.function);
+        }
+        out.push_str(&body);
         // Rows may call any library, so all are searched; a file's own `// use` line is for editors and the tests.
         let needed = needed_items(&out);
         out.push_str(&needed);
         Ok(out)
     }
+}
+
+/// A binding of halves that are read: how they lie, and the function that reads them.
+struct Halves {
+    element: &'static str,
+    function: String,
+}
+
+impl Halves {
+    fn of(b: &BindingText, f16: bool) -> Option<Halves> {
+        let name = &b.name;
+        let (element, to, value) = match (b.element.as_str(), f16) {
+            ("half", true) => ("f16", "f32", format!("f32({name}[i])")),
+            ("half", false) => ("u32", "f32", format!("half_from({name}[i >> 1u], i)")),
+            ("vec4<half>", true) => ("vec4<f16>", "vec4<f32>", format!("vec4<f32>({name}[i])")),
+            ("vec4<half>", false) => ("vec2<u32>", "vec4<f32>", format!("half_from4({name}[i])")),
+            _ => return None,
+        };
+        Some(Halves { element, function: format!("fn {name}_half(i: u32) -> {to} {{\n    return {value};\n}}\n") })
+    }
+}
+
+/// `text` with every `name[..]` a call of `name_half`.
+fn read_through(text: &str, name: &str) -> Result<String> {
+    let start = format!("{name}[");
+    let mut out = String::with_capacity(text.len() + 64);
+    let mut rest = text;
+    while let Some(at) = rest.find(&start) {
+        let whole = !rest[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.');
+        let inside = &rest[at + start.len()..];
+        let mut depth = 1;
+        let close = inside.find(|c| {
+            depth += i32::from(c == '[') - i32::from(c == ']');
+            depth == 0
+        });
+        let Some(close) = close else { return Err(Error::internal(format!("kernel: {start} is not closed"))) };
+        out.push_str(&rest[..at]);
+        // What is inside may read it again.
+        let index = read_through(&inside[..close], name)?;
+        let _ = if whole { write!(out, "{name}_half({index})") } else { write!(out, "{start}{index}]") };
+        rest = &inside[close + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
 }
 
 /// The libraries that a file's first line names.

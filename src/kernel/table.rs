@@ -17,6 +17,7 @@ kernels! {
     "bench_copy": "bench/copy.wgsl", "a large buffer copied: its bandwidth of both";
     "map": "elementwise/map.wgsl", "fused elementwise operations over one index space";
     "map4": "elementwise/map4.wgsl", "fused elementwise operations, four neighbours at a time";
+    "halves": "elementwise/halves.wgsl", "a value as halves, two to a word";
     "reduce": "reduce/reduce.wgsl", "sum, maximum or minimum over some dimensions, in parts";
     "arg": "reduce/arg.wgsl", "index of the largest or smallest element along a dimension";
     "softmax": "softmax/softmax.wgsl", "softmax or its logarithm, a row an invocation";
@@ -40,6 +41,8 @@ kernels! {
     "pad": "shape/pad.wgsl", "a tensor put into a larger one of one value";
     "cat": "shape/cat.wgsl", "one input of a concatenation put in its place";
     "update": "optim/update.wgsl", "a step of any optimizer over an arena";
+    "found_inf": "optim/found_inf.wgsl", "whether gradients in an arena are finite";
+    "scaling": "optim/scaling.wgsl", "what a step with a scaled loss does, and the next scale";
     "place": "optim/place.wgsl", "copy of a value into its slice of an arena";
     "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
     "matmul_lanes": "matmul/matmul_lanes.wgsl", "matrix product in register blocks of lanes that read for each other";
@@ -64,6 +67,7 @@ kernels! {
 
 /// Files that others join by `// use name`.
 pub(super) static LIBRARIES: &[(&str, &str)] = &[
+    ("half", include_str!("../../shaders/half.wgsl")),
     ("layout", include_str!("../../shaders/layout.wgsl")),
     ("math", include_str!("../../shaders/math.wgsl")),
     ("philox", include_str!("../../shaders/philox.wgsl")),

@@ -3,7 +3,7 @@
 use super::rows::{Row, RowArgs, RowGrad, Sig, Slope, row};
 use crate::device::cpu::{CpuView, CpuViewMut};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
 use crate::tensor::{DType, Meta, Shape, broadcast};
 
 /// An elementwise operation.
@@ -25,6 +25,10 @@ impl Op for RowOp {
 
     fn row(&self) -> Option<&'static Row> {
         Some(self.row)
+    }
+
+    fn autocast(&self) -> Autocast {
+        self.row.autocast()
     }
 
     fn infer(&self, slots: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {

@@ -4,7 +4,7 @@ use super::rows::row;
 use super::table::{Arg, Misuse, OpEntry, Order, Sample};
 use crate::device::cpu::{CpuView, CpuViewMut};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Key, LaunchCtx, Op, Saved, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Key, LaunchCtx, Op, Saved, Slots, Tensor};
 use crate::tensor::{DType, Layout, Meta, Shape, broadcast};
 
 /// A view of its one input. Positions (narrow's start) are slots; everything else is structure.
@@ -38,6 +38,10 @@ impl Op for View {
             View::Narrow(d, n) => key.ints(&[*d, *n]),
             View::Detach => key,
         };
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Keep
     }
 
     fn infer(&self, slots: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
@@ -144,6 +148,7 @@ pub(crate) fn contiguous_copy(t: &Tensor) -> Result<Tensor> {
 pub(super) fn cast(t: &Tensor, dtype: DType) -> Result<Tensor> {
     let name = match dtype {
         DType::F32 => "to_f32",
+        DType::F16 => "to_f16",
         DType::F64 => "to_f64",
         DType::I32 => "to_i32",
         DType::U32 => "to_u32",

@@ -26,7 +26,7 @@ impl Default for AdamOptions {
     }
 }
 
-// Floats of a group: step size, L2, decay factor, eps; beta1, beta2, -, root of the second correction; 1 - beta1, 1 - beta2, -, -.
+// Floats of a group: step size, L2, decay factor, eps; beta1, beta2, step, root of the second correction; 1 - beta1, 1 - beta2, log beta1, log beta2.
 macro_rules! formula {
     ($t:ty, $ams:expr) => {
         |f: &[$t], g: $t, p: $t, s: &mut [$t]| {
@@ -52,12 +52,19 @@ macro_rules! rule {
             states: $states,
             floats: 12,
             f64: formula!(f64, $ams),
-            block: |f, g, p, s| block::<12, { $states.len() }>(formula!(f32, $ams), f, g, p, s),
+            block: |f, k, g, p, s| block::<12, { $states.len() }>(formula!(f32, $ams), f, k, g, p, s),
+            correct: |f, skipped| {
+                let grown = |log: f64| (f[6] * log).exp_m1() / ((f[6] - skipped) * log).exp_m1();
+                let (first, second) = (grown(f[10]), grown(f[11]));
+                f[0] *= first;
+                f[7] /= second.sqrt();
+            },
             wgsl: concat!(
                 "
     let a = floats(f);
     let b = floats(f + 1u);
     let c = floats(f + 2u);
+    let k = correction(b.z, c.zw);
     let x = p * a.z;
     let d = g + a.y * p;
     let m = b.x * s0[i] + c.x * d;
@@ -67,7 +74,7 @@ macro_rules! rule {
     ",
                 $second,
                 "
-    return x - a.x * m / (sqrt(second) / b.w + a.w);"
+    return x - (a.x * k.x) * m / (sqrt(second) / (b.w * k.y) + a.w);"
             ),
         }
     };
@@ -124,7 +131,9 @@ macro_rules! adams {
                 let t = step as f64;
                 let (l2, factor) = if $decoupled { (0.0, 1.0 - lr * o.weight_decay) } else { (o.weight_decay, 1.0) };
                 let (first, second) = (1.0 - b1.powf(t), (1.0 - b2.powf(t)).sqrt());
-                vec![lr / first, l2, factor, o.eps, b1, b2, 0.0, second, 1.0 - b1, 1.0 - b2, 0.0, 0.0]
+                // Finite in f32 also where a decay is 0.
+                let (log1, log2) = (b1.ln().max(-1e4), b2.ln().max(-1e4));
+                vec![lr / first, l2, factor, o.eps, b1, b2, t, second, 1.0 - b1, 1.0 - b2, log1, log2]
             }
         }
     };

@@ -1,10 +1,12 @@
 //! The parts that all optimizers share: arenas, the table of groups, the step.
 
+use super::found_inf::FoundInf;
+use super::scaler::{GradScaler, in_update};
 use super::update::{Rule, Update};
 use crate::error::{Error, Result};
-use crate::graph::{self, Arena, Engine, Phase, Slots, Tensor};
+use crate::graph::{self, Arena, Engine, Slots, Tensor};
 use crate::nn::Param;
-use crate::tensor::{Data, Meta};
+use crate::tensor::{DType, Data, Meta};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,6 +19,15 @@ pub trait Optimizer: std::fmt::Debug {
     /// next read; the step has been taken by then, with a wrong gradient for that sample, so the parameters are those of no valid step.
     fn step(&mut self) -> Result<()>;
 
+    /// The same for gradients of a scaled loss: see [`GradScaler::step`](super::GradScaler::step), which calls it.
+    ///
+    /// # Errors
+    /// Those of [`Optimizer::step`], and where the optimizer does not know how.
+    fn step_scaled(&mut self, scaler: &mut GradScaler) -> Result<()> {
+        let _ = scaler;
+        Err(Error::invalid("grad_scaler: this optimizer takes no scaled gradients").help("implement Optimizer::step_scaled"))
+    }
+
     /// Forget all gradients.
     fn zero_grad(&self);
 
@@ -26,7 +37,7 @@ pub trait Optimizer: std::fmt::Debug {
     /// Set the learning rate of every group. It is data: no plan changes.
     fn set_lr(&mut self, lr: f64);
 
-    /// How many steps were taken.
+    /// How many steps were made; among them are those that the device skipped because a scaled loss overflowed.
     fn steps(&self) -> u64;
 
     /// The numbers that the next step's update will compute with, for [`capture`](crate::train::capture): a step that is run again takes them from here.
@@ -41,7 +52,7 @@ pub trait Optimizer: std::fmt::Debug {
     /// The parameters, in order.
     fn params(&self) -> &[Param];
 
-    /// Its state by name, for checkpoints: tensors in the order of the parameters, and the step counter.
+    /// Its state by name, for checkpoints: tensors in the order of the parameters, the counter of steps taken, and that of steps skipped where there are some.
     fn state_dict(&self) -> Result<Vec<(String, Tensor)>>;
 
     /// Take a state that [`Optimizer::state_dict`] gave.
@@ -59,7 +70,12 @@ pub(super) trait OverArenas: std::fmt::Debug {
 impl<T: OverArenas> Optimizer for T {
     fn step(&mut self) -> Result<()> {
         let floats = self.floats(self.core().lr, self.core().steps + 1);
-        self.core_mut().step(&floats)
+        self.core_mut().step(&floats, None)
+    }
+
+    fn step_scaled(&mut self, scaler: &mut GradScaler) -> Result<()> {
+        let floats = self.floats(self.core().lr, self.core().steps + 1);
+        self.core_mut().step(&floats, Some(scaler))
     }
 
     fn next_floats(&self) -> Option<Vec<f64>> {
@@ -112,7 +128,26 @@ pub(super) struct Core {
     groups: Vec<u32>,
     chunks: Vec<Chunk>,
     lr: f64,
+    /// Calls of step.
     steps: u64,
+    /// How many of them a scaled loss made the device skip, `[1]`.
+    skipped: Option<Tensor>,
+}
+
+/// The members of a chunk that take part in a step.
+struct Part {
+    grads: Vec<Tensor>,
+    slices: Vec<u32>,
+    /// The group of each.
+    groups: Vec<u32>,
+    table: Tensor,
+}
+
+/// What a look at the gradients of a scaled loss gave.
+struct Found {
+    control: Tensor,
+    next: Tensor,
+    skipped: Tensor,
 }
 
 /// Parameters that share one arena buffer.
@@ -140,12 +175,16 @@ fn arena(engine: &Arc<Engine>, meta: Meta, slices: Vec<(usize, usize)>) -> Resul
 impl Core {
     /// Move the parameters into arenas.
     pub fn new(rule: &'static Rule, params: Vec<Param>, groups: Vec<u32>, lr: f64) -> Result<Core> {
-        let mut core = Core { rule, groups, chunks: Vec::new(), lr, steps: 0, params };
+        let mut core = Core { rule, groups, chunks: Vec::new(), lr, steps: 0, skipped: None, params };
         let Some(first) = core.params.first().map(Param::tensor) else {
             return Err(Error::invalid(format!("{}: no parameters to optimize", rule.name)));
         };
         for (i, p) in core.params.iter().enumerate() {
             let t = p.tensor();
+            if t.dtype() == DType::F16 {
+                return Err(Error::invalid(format!("{}: parameter {i} is f16, too coarse for small steps", rule.name))
+                    .help("keep parameters in f32, and record the model inside autocast"));
+            }
             if t.device() != first.device() || t.dtype() != first.dtype() {
                 return Err(Error::invalid(format!(
                     "{}: parameter {i} is {} on {}, the first is {} on {}",
@@ -198,16 +237,21 @@ impl Core {
         Ok(())
     }
 
-    /// One step with these floats, `rule.floats` for each group.
-    fn step(&mut self, floats: &[f64]) -> Result<()> {
-        let mut recorded = Vec::new();
-        for (c, chunk) in self.chunks.iter_mut().enumerate() {
-            recorded.extend(chunk.record(self.rule, &self.params, &self.groups, floats)?.into_iter().map(|(slot, new)| (c, slot, new)));
-        }
+    /// One step with these floats, `rule.floats` for each group; of a scaled loss, with what the scaler says.
+    fn step(&mut self, floats: &[f64], scaler: Option<&mut GradScaler>) -> Result<()> {
         let Some(device) = self.chunks.first().map(|c| c.engine.device.clone()) else { return Ok(()) };
-        if recorded.is_empty() {
+        let (params, groups) = (&self.params, &self.groups);
+        let parts: Vec<Option<Part>> = self.chunks.iter_mut().map(|c| c.part(self.rule, params, groups)).collect::<Result<_>>()?;
+        if parts.iter().all(Option::is_none) {
             return graph::flush(&device);
         }
+        let found = scaler.as_deref().map(|s| self.look(s, &parts)).transpose()?;
+        let mut recorded = Vec::new();
+        for (c, part) in parts.iter().enumerate().filter_map(|(c, p)| Some((c, p.as_ref()?))) {
+            let new = self.chunks[c].record(self.rule, part, floats, found.as_ref().map(|f| &f.control))?;
+            recorded.extend(new.into_iter().map(|(slot, new)| (c, slot, new)));
+        }
+        drop(parts);
         // The parameters let go of their old values, so that these are overwritten unless someone else names them.
         let param = |c: usize, slot: usize| &self.params[self.chunks[c].members[slot]];
         let old: Vec<_> = recorded.iter().map(|(c, slot, new)| param(*c, *slot).replace(new.clone())).collect();
@@ -220,7 +264,35 @@ impl Core {
         }
         done?;
         self.steps += 1;
+        if let (Some(scaler), Some(found)) = (scaler, found) {
+            scaler.advance(found.next);
+            self.skipped = Some(found.skipped);
+        }
         Ok(())
+    }
+
+    /// Record a look at all gradients, and what follows from it.
+    fn look(&self, scaler: &GradScaler, parts: &[Option<Part>]) -> Result<Found> {
+        let engine = &self.chunks[0].engine;
+        if !Arc::ptr_eq(engine, scaler.engine()) {
+            let (a, b) = (engine.device.short_name(), scaler.engine().device.short_name());
+            return Err(Error::device(format!("grad_scaler: it is on {b}, the parameters on {a}")));
+        }
+        let skipped = match &self.skipped {
+            Some(t) => t.clone(),
+            None => Tensor::new([0f32], [1], &engine.device)?,
+        };
+        let mut found: Option<Found> = None;
+        for (chunk, part) in self.chunks.iter().zip(parts).filter_map(|(c, p)| Some((c, p.as_ref()?))) {
+            let op = FoundInf { slices: part.slices.clone(), offsets: chunk.offsets_of(part), len: chunk.len };
+            let mut inputs: Vec<&Tensor> = part.grads.iter().collect();
+            inputs.extend([&chunk.grads, &part.table, scaler.state(), &skipped]);
+            inputs.extend(found.as_ref().map(|f| &f.control));
+            let mut outs = in_update(|| Tensor::try_apply(op, Slots::floats(&scaler.floats()), &inputs))?.into_iter();
+            let mut next = || outs.next().ok_or_else(|| Error::internal("found_inf: three outputs"));
+            found = Some(Found { control: next()?, next: next()?, skipped: next()? });
+        }
+        found.ok_or_else(|| Error::internal("found_inf: no gradients"))
     }
 
     /// The states by name.
@@ -238,8 +310,13 @@ impl Core {
             }
         }
         let device = &self.chunks[0].engine.device;
-        let steps = u32::try_from(self.steps).map_err(|_| Error::invalid("state_dict: more than 2^32 steps"))?;
+        let skipped = self.skipped.as_ref().map_or(Ok(0.0), Tensor::item)? as u64;
+        let steps = u32::try_from(self.steps - skipped).map_err(|_| Error::invalid("state_dict: more than 2^32 steps"))?;
         out.push(("step".into(), Tensor::new([steps], [1], device)?));
+        // The two are counted apart, and so they stay: a run that is resumed then computes as this one.
+        if skipped > 0 {
+            out.push(("skipped".into(), Tensor::new([skipped as u32], [1], device)?));
+        }
         Ok(out)
     }
 
@@ -250,6 +327,8 @@ impl Core {
             found.ok_or_else(|| Error::invalid(format!("{}: the state has no {key}", self.rule.name)))
         };
         let steps = find("step")?.item()? as u64;
+        let skipped = find("skipped").ok().map(Tensor::item).transpose()?.unwrap_or(0.0);
+        let count = Tensor::new([skipped as f32], [1], &self.chunks[0].engine.device)?;
         let mut wholes: Vec<Vec<Data>> = Vec::new();
         for chunk in &self.chunks {
             let mut of_chunk = Vec::new();
@@ -276,7 +355,8 @@ impl Core {
                 chunk.engine.device.upload(&state.materialize()?, &data.to_bytes())?;
             }
         }
-        self.steps = steps;
+        self.steps = steps + skipped as u64;
+        self.skipped = (skipped > 0.0).then_some(count);
         Ok(())
     }
 }
@@ -312,8 +392,8 @@ impl Chunk {
         Ok(())
     }
 
-    /// Record the update of the members that have gradients: slice and new value of each.
-    fn record(&mut self, rule: &'static Rule, params: &[Param], groups: &[u32], floats: &[f64]) -> Result<Vec<(usize, Tensor)>> {
+    /// The members that have gradients, brought into their slices.
+    fn part(&mut self, rule: &'static Rule, params: &[Param], groups: &[u32]) -> Result<Option<Part>> {
         let mut grads = Vec::new();
         let mut slices = Vec::new();
         for (slot, &i) in self.members.iter().enumerate() {
@@ -326,7 +406,7 @@ impl Chunk {
             }
         }
         if grads.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         for &slot in &slices {
             self.adopt(slot as usize, params)?;
@@ -346,18 +426,24 @@ impl Chunk {
                 t
             }
         };
-        let op = Update {
-            rule,
-            groups: slices.iter().map(|&s| groups[self.members[s as usize]]).collect(),
-            offsets: slices.iter().map(|&s| self.offsets[s as usize]).collect(),
-            slices: slices.clone(),
-            len: self.len,
-        };
-        let mut inputs: Vec<&Tensor> = grads.iter().collect();
+        let groups = slices.iter().map(|&s| groups[self.members[s as usize]]).collect();
+        Ok(Some(Part { grads, slices, groups, table }))
+    }
+
+    fn offsets_of(&self, part: &Part) -> Vec<usize> {
+        part.slices.iter().map(|&s| self.offsets[s as usize]).collect()
+    }
+
+    /// Record the update of a part: slice and new value of each.
+    fn record(&self, rule: &'static Rule, part: &Part, floats: &[f64], control: Option<&Tensor>) -> Result<Vec<(usize, Tensor)>> {
+        let op =
+            Update { rule, groups: part.groups.clone(), offsets: self.offsets_of(part), slices: part.slices.clone(), len: self.len, scaled: control.is_some() };
+        let mut inputs: Vec<&Tensor> = part.grads.iter().collect();
         inputs.extend([&self.values, &self.grads]);
         inputs.extend(&self.states);
-        inputs.push(&table);
-        let outs = graph::with_phase(Phase::Update, || Tensor::try_apply(op, Slots::floats(floats), &inputs))?;
-        Ok(outs.into_iter().zip(&slices).map(|(t, &s)| (s as usize, t)).collect())
+        inputs.push(&part.table);
+        inputs.extend(control);
+        let outs = in_update(|| Tensor::try_apply(op, Slots::floats(floats), &inputs))?;
+        Ok(outs.into_iter().zip(&part.slices).map(|(t, &s)| (s as usize, t)).collect())
     }
 }

@@ -44,7 +44,8 @@ pub struct Sgd {
     options: SgdOptions,
 }
 
-// Floats of a group: lr, weight decay, share of the buffer kept, share of the gradient taken in; weights of gradient and buffer in the step.
+// Floats of a group: lr, weight decay, share of the buffer kept, share of the gradient taken in; weights of gradient and buffer in the step, and
+// which step it is.
 macro_rules! plain {
     ($t:ty) => {
         |f: &[$t], g: $t, p: $t, _: &mut [$t]| p - f[0] * (g + f[1] * p)
@@ -66,7 +67,8 @@ static PLAIN: Rule = Rule {
     states: &[],
     floats: 8,
     f64: plain!(f64),
-    block: |f, g, p, s| block::<8, 0>(plain!(f32), f, g, p, s),
+    block: |f, k, g, p, s| block::<8, 0>(plain!(f32), f, k, g, p, s),
+    correct: |_, _| {},
     wgsl: "
     let a = floats(f);
     return p - a.x * (g + a.y * p);",
@@ -77,12 +79,18 @@ static MOMENTUM: Rule = Rule {
     states: &["momentum_buffer"],
     floats: 8,
     f64: momentum!(f64),
-    block: |f, g, p, s| block::<8, 1>(momentum!(f32), f, g, p, s),
+    block: |f, k, g, p, s| block::<8, 1>(momentum!(f32), f, k, g, p, s),
+    correct: |f, skipped| {
+        if f[6] - skipped == 1.0 {
+            (f[2], f[3]) = (0.0, 1.0);
+        }
+    },
     wgsl: "
     let a = floats(f);
     let b = floats(f + 1u);
     let d = g + a.y * p;
-    let m = a.z * s0[i] + a.w * d;
+    let share = select(a.zw, vec2<f32>(0.0, 1.0), b.z - scaling().z == 1.0);
+    let m = share.x * s0[i] + share.y * d;
     s0[i] = m;
     return p - a.x * (b.x * d + b.y * m);",
 };
@@ -114,6 +122,6 @@ impl OverArenas for Sgd {
         // The first gradient fills the buffer whole, as in PyTorch.
         let (keep, take) = if step == 1 { (0.0, 1.0) } else { (o.momentum, 1.0 - o.dampening) };
         let (direct, buffered) = if o.nesterov { (1.0, o.momentum) } else { (0.0, 1.0) };
-        vec![lr, o.weight_decay, keep, take, direct, buffered, 0.0, 0.0]
+        vec![lr, o.weight_decay, keep, take, direct, buffered, step as f64, 0.0]
     }
 }

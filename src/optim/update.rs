@@ -3,12 +3,12 @@
 use crate::device::Slot;
 use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
 use crate::error::{Error, Result};
-use crate::graph::{Arenas, Key, LaunchCtx, Op, Slots};
+use crate::graph::{Arenas, Autocast, Key, LaunchCtx, Op, Slots};
 use crate::tensor::{DType, Meta};
 use smallvec::SmallVec;
 
-/// `(floats, gradients, values, each state)` of a run of elements.
-type Block = fn(&[f32], &[f32], &mut [f32], &mut [&mut [f32]]);
+/// `(floats, what gradients are multiplied by, gradients, values, each state)` of a run of elements.
+type Block = fn(&[f32], f32, &[f32], &mut [f32], &mut [&mut [f32]]);
 
 /// A rule: what one step does to one element.
 pub(super) struct Rule {
@@ -22,6 +22,8 @@ pub(super) struct Rule {
     pub f64: fn(&[f64], f64, f64, &mut [f64]) -> f64,
     /// The same in f32, over a run of elements.
     pub block: Block,
+    /// `(floats, skipped)`: the floats as they are where that many of the steps that they count were skipped. The shader's rule does the same.
+    pub correct: fn(&mut [f64], f64),
     /// The same, as the body of `update` in shaders/optim/update.wgsl, for four elements at once.
     pub wgsl: &'static str,
 }
@@ -30,6 +32,7 @@ pub(super) struct Rule {
 pub(super) fn block<const F: usize, const S: usize>(
     rule: impl Fn(&[f32], f32, f32, &mut [f32]) -> f32,
     floats: &[f32],
+    inverse: f32,
     grads: &[f32],
     values: &mut [f32],
     states: &mut [&mut [f32]],
@@ -37,12 +40,13 @@ pub(super) fn block<const F: usize, const S: usize>(
     let n = values.len();
     let floats: &[f32; F] = floats.try_into().expect("as many floats as the rule says");
     let states: &mut [&mut [f32]; S] = states.try_into().expect("as many states as the rule says");
-    widely(Run { rule, floats, grads: &grads[..n], values, states: states.each_mut().map(|s| &mut s[..n]) });
+    widely(Run { rule, floats, inverse, grads: &grads[..n], values, states: states.each_mut().map(|s| &mut s[..n]) });
 }
 
 struct Run<'a, R, const F: usize, const S: usize> {
     rule: R,
     floats: &'a [f32; F],
+    inverse: f32,
     grads: &'a [f32],
     values: &'a mut [f32],
     states: [&'a mut [f32]; S],
@@ -52,10 +56,10 @@ impl<R: Fn(&[f32], f32, f32, &mut [f32]) -> f32, const F: usize, const S: usize>
     type Out = ();
     #[inline(always)]
     fn run(self) {
-        let Run { rule, floats, grads, values, states } = self;
+        let Run { rule, floats, inverse, grads, values, states } = self;
         for i in 0..values.len() {
             let mut state = std::array::from_fn::<f32, S, _>(|s| states[s][i]);
-            values[i] = rule(floats, grads[i], values[i], &mut state);
+            values[i] = rule(floats, grads[i] * inverse, values[i], &mut state);
             for s in 0..S {
                 states[s][i] = state[s];
             }
@@ -72,7 +76,8 @@ impl std::fmt::Debug for Rule {
     }
 }
 
-/// Inputs: the gradients; then the arenas of values, gradients and each state; then the table. Outputs: the new values; then each state's arena.
+/// Inputs: the gradients; then the arenas of values, gradients and each state; then the table; and where the loss was scaled, the control that
+/// [`FoundInf`](super::found_inf::FoundInf) gave. Outputs: the new values; then each state's arena.
 /// Slots: the floats of each group.
 #[derive(Debug)]
 pub(super) struct Update {
@@ -85,9 +90,40 @@ pub(super) struct Update {
     pub offsets: Vec<usize>,
     /// Elements of the whole arena.
     pub len: usize,
+    /// Whether the loss was scaled.
+    pub scaled: bool,
 }
 
 impl Update {
+    /// Copy the gradients (the first `n` inputs) that the plan could not make in their slices of the arena that is input `arena`: a leaf, a view, one value for
+    /// two parameters.
+    pub fn place_gradients(ctx: &mut LaunchCtx<'_>, n: usize, arena: usize, slices: &[u32], offsets: &[usize]) -> Result<()> {
+        let grads = ctx.inputs[arena].slot;
+        for i in 0..n {
+            if !ctx.lies_in(ctx.inputs[i].slot, grads, slices[i]) {
+                let n = ctx.inputs[i].meta.numel();
+                ctx.call("place")?.input("x", i).write("y", grads, "f32").u32(n).offset(i).u32(offsets[i]).grid_linear(n.div_ceil(64))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The floats as they are for this step, and what gradients are multiplied with; none where the step is skipped.
+    fn control(&self, slots: &Slots, inputs: &[CpuView<'_>]) -> Option<(Vec<f64>, f64)> {
+        let mut floats = slots.floats.to_vec();
+        if !self.scaled {
+            return Some((floats, 1.0));
+        }
+        let control = inputs[self.table() + 1].elements::<f32>();
+        if control[1] > 0.0 {
+            return None;
+        }
+        if control[2] > 0.0 {
+            floats.chunks_mut(self.rule.floats).for_each(|f| (self.rule.correct)(f, f64::from(control[2])));
+        }
+        Some((floats, f64::from(control[0])))
+    }
+
     fn n(&self) -> usize {
         self.slices.len()
     }
@@ -102,16 +138,27 @@ impl Update {
     }
 }
 
+/// Bias corrections with the steps that were taken, as ratios to those with the steps that the floats count: `1 - b^t` is `-expm1(t log b)`.
+const CORRECTION: &str = "
+    let taken = step - scaling().z;
+    let counted = vec2<f32>(expm1_(step * logs.x), expm1_(step * logs.y));
+    let right = vec2<f32>(expm1_(taken * logs.x), expm1_(taken * logs.y));
+    return select(vec2<f32>(1.0), vec2<f32>(counted.x / right.x, sqrt(right.y / counted.y)), taken < step);";
+
 impl Op for Update {
     fn name(&self) -> &'static str {
         self.rule.name
     }
 
     fn key(&self, key: &mut Key) {
-        key.int(self.len as i64).int(self.rule.states.len() as i64).ints(&self.offsets);
+        key.flag(self.scaled).int(self.len as i64).int(self.rule.states.len() as i64).ints(&self.offsets);
         self.slices.iter().chain(&self.groups).for_each(|&x| {
             key.int(x);
         });
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Keep
     }
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
@@ -130,17 +177,19 @@ impl Op for Update {
     }
 
     fn cpu(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>]) -> Result<()> {
+        // A step that is skipped leaves its outputs, which lie where the old values do, as they are.
+        let Some((all, inverse)) = self.control(slots, inputs) else { return Ok(()) };
         let (values, states) = outputs.split_at_mut(self.n());
         let mut whole: Vec<Vec<f64>> = states.iter().map(|s| s.to_f64()).collect();
         let mut state = vec![0.0; self.rule.states.len()];
         for (i, out) in values.iter_mut().enumerate() {
-            let floats = &slots.floats[self.groups[i] as usize * self.rule.floats..][..self.rule.floats];
+            let floats = &all[self.groups[i] as usize * self.rule.floats..][..self.rule.floats];
             let grad = inputs[i].to_f64();
             let mut value = out.to_f64();
             for (j, (x, g)) in value.iter_mut().zip(grad).enumerate() {
                 let at = self.offsets[i] + j;
                 state.iter_mut().zip(&whole).for_each(|(s, w)| *s = w[at]);
-                *x = (self.rule.f64)(floats, g, *x, &mut state);
+                *x = (self.rule.f64)(floats, g * inverse, *x, &mut state);
                 state.iter().zip(&mut whole).for_each(|(s, w)| w[at] = *s);
             }
             out.set_f64(&value);
@@ -153,7 +202,9 @@ impl Op for Update {
         if outputs.iter().any(|o| o.meta.dtype != DType::F32) {
             return Ok(false);
         }
-        let floats: Vec<f32> = slots.floats.iter().map(|&f| f as f32).collect();
+        let Some((floats, inverse)) = self.control(slots, inputs) else { return Ok(true) };
+        let floats: Vec<f32> = floats.iter().map(|&f| f as f32).collect();
+        let inverse = inverse as f32;
         let (values, states) = outputs.split_at_mut(self.n());
         let grads: Vec<_> = inputs[..self.n()].iter().map(|g| g.elements::<f32>()).collect();
         // Runs of each parameter with its slices of the states: disjoint, so that threads may share them out.
@@ -177,20 +228,16 @@ impl Op for Update {
         }
         let (size, rule) = (self.rule.floats, self.rule);
         threads.each_of(tasks, |_, (i, grads, values, mut states)| {
-            (rule.block)(&floats[self.groups[i] as usize * size..][..size], grads, values, &mut states);
+            (rule.block)(&floats[self.groups[i] as usize * size..][..size], inverse, grads, values, &mut states);
         });
         Ok(true)
     }
 
     fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {
         let (values, grads) = (ctx.inputs[self.values()].slot, ctx.inputs[self.values() + 1].slot);
-        // A gradient that the plan could not make in its slice (a leaf, a view, one value for two parameters) is copied there.
-        for i in 0..self.n() {
-            let from = ctx.inputs[i].slot;
-            if !ctx.lies_in(from, grads, self.slices[i]) {
-                let n = ctx.inputs[i].meta.numel();
-                ctx.call("place")?.input("x", i).write("y", grads, "f32").u32(n).offset(i).u32(self.offsets[i]).grid_linear(n.div_ceil(64))?;
-            }
+        if !self.scaled {
+            // Where it is, they lie there since they were looked at.
+            Update::place_gradients(ctx, self.n(), self.values() + 1, &self.slices, &self.offsets)?;
         }
         let states: Vec<Slot> = (0..self.rule.states.len()).map(|s| ctx.inputs[self.values() + 2 + s].slot).collect();
         let floats: Vec<_> = (0..ctx.float_count()).map(|n| ctx.float(n)).collect();
@@ -199,7 +246,17 @@ impl Op for Update {
         let call = ctx.call("update")?.hook("update", self.rule.wgsl);
         let call = call.write("values", values, quad).read("grads", grads, quad).input("table", self.table());
         let call = states.iter().enumerate().fold(call, |c, (n, &s)| c.write(&format!("s{n}"), s, quad));
-        let call = call.u32s(&[quads, self.rule.floats / 4, 0, 0]).flops(10 * self.len as u64);
+        let call = match self.scaled {
+            false => call.u32s(&[quads, self.rule.floats / 4, 0, 0]),
+            true => call
+                .input("control", self.table() + 1)
+                .hook("scaling", "    let at = u[0].z;\n    return vec3<f32>(control[at], control[at + 1u], control[at + 2u]);")
+                .hook("correction", CORRECTION)
+                .u32s(&[quads, self.rule.floats / 4])
+                .offset(self.table() + 1)
+                .u32(0),
+        };
+        let call = call.flops(10 * self.len as u64);
         floats.into_iter().fold(call, |c, f| c.word(f)).grid_linear(quads.div_ceil(64))
     }
 

@@ -2,11 +2,13 @@
 
 mod data;
 mod dtype;
+mod half;
 mod layout;
 mod shape;
 
 pub use data::Data;
 pub use dtype::DType;
+pub use half::F16;
 pub use layout::Layout;
 pub use shape::{MAX_RANK, Shape, broadcast};
 
@@ -30,9 +32,9 @@ impl Meta {
         self.shape.numel()
     }
 
-    /// The number of bytes of a contiguous tensor of this meta.
+    /// The number of bytes of a contiguous tensor of this meta: whole words, so halves of an odd number have two bytes behind them.
     pub fn bytes(&self) -> usize {
-        self.numel() * self.dtype.size()
+        (self.numel() * self.dtype.size()).next_multiple_of(4)
     }
 }
 

@@ -33,7 +33,8 @@ impl<F> std::fmt::Debug for Capture<F> {
 /// Capture a training step: what `step` gives for its inputs is a loss, and values to give back.
 ///
 /// [`Capture::run`] takes a step with an optimizer: it forgets the gradients, calls `step`, goes backward from the loss, lets the optimizer update, and forgets the
-/// gradients again. Once two calls recorded the same operations, later ones call `step` no more: they run its plan on what changed, which costs the host
+/// gradients again. Once two calls recorded the same operations (the first and the second; where running statistics are fresh, the second and the third), later
+/// ones call `step` no more: they run its plan on what changed, which costs the host
 /// next to nothing. The values are those of uncaptured steps, to the bit.
 ///
 /// ```

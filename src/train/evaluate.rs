@@ -14,18 +14,20 @@ pub(super) struct Sums {
     hits: Tensor,
     counts: bool,
     samples: usize,
+    /// In mixed precision, the samples whose loss is finite: only they count.
+    finite: Option<Tensor>,
 }
 
 impl Sums {
     /// Sums of nothing. Uploaded and not recorded, so that the first batch of a pass is the same plan as the others.
-    pub fn new(device: &Device) -> Result<Sums> {
+    pub fn new(device: &Device, mixed: bool) -> Result<Sums> {
         let zero = || Tensor::new([0.0f32], [1], device);
-        Ok(Sums { loss: zero()?, hits: zero()?, counts: false, samples: 0 })
+        Ok(Sums { loss: zero()?, hits: zero()?, counts: false, samples: 0, finite: if mixed { Some(zero()?) } else { None } })
     }
 
     /// Sums that lie there already; nothing is known of how many samples they are of.
     pub fn of(loss: &Tensor, hits: &Tensor) -> Sums {
-        Sums { loss: loss.clone(), hits: hits.clone(), counts: false, samples: 0 }
+        Sums { loss: loss.clone(), hits: hits.clone(), counts: false, samples: 0, finite: None }
     }
 
     /// The sums: of the losses, and of the hits where any were added.
@@ -38,7 +40,7 @@ impl Sums {
         let mut sums = sums.into_iter();
         let loss = sums.next().unwrap_or(self.loss);
         let (hits, counts) = sums.next().map_or((self.hits, false), |h| (h, true));
-        Sums { loss, hits, counts: counts || self.counts, samples: self.samples + samples }
+        Sums { loss, hits, counts: counts || self.counts, samples: self.samples + samples, finite: self.finite }
     }
 
     /// The inputs of a step that adds to them.
@@ -50,10 +52,16 @@ impl Sums {
     pub fn add(&mut self, loss: &Tensor, hits: Option<&Tensor>, samples: usize) -> Result<()> {
         no_grad(|| {
             // How many samples is data: a smaller last batch weighs less, in the same plan.
-            self.loss = &self.loss + &(&loss.detach().try_reshape([1])? * samples as f64);
+            let loss = loss.detach().try_reshape([1])?;
+            let bad = self.finite.is_some().then(|| loss.isnan().logical_or(&loss.isinf()));
+            let counted = |t: &Tensor| bad.as_ref().map_or_else(|| t.clone(), |bad| t.mask_not(bad));
+            self.loss = &self.loss + &counted(&(&loss * samples as f64));
             if let Some(hits) = hits {
-                self.hits = &self.hits + &hits.try_reshape([1])?;
+                self.hits = &self.hits + &counted(&hits.try_reshape([1])?);
                 self.counts = true;
+            }
+            if let Some(finite) = &mut self.finite {
+                *finite = &*finite + &counted(&(loss.ones_like() * samples as f64));
             }
             self.samples += samples;
             Ok(())
@@ -62,7 +70,8 @@ impl Sums {
 
     /// The score, read from the device.
     pub fn read(self) -> Result<Score> {
-        let n = self.samples.max(1) as f64;
+        // Where no loss was finite, the score is no number.
+        let n = self.finite.as_ref().map_or(Ok(self.samples.max(1) as f64), Tensor::item)?;
         let loss = self.loss.item()? / n;
         let accuracy = if self.counts { Some(self.hits.item()? / n) } else { None };
         Ok(Score { loss, accuracy })
@@ -72,7 +81,7 @@ impl Sums {
 /// The score of `model` on `data`; the model is left in evaluation mode. The plans are named `name`, and `name-last` for a smaller last batch.
 pub fn evaluate(model: &dyn Module, data: &Resident, batch_size: usize, name: &str) -> Result<Score> {
     let objective = data.objective();
-    let mut sums = Sums::new(data.device())?;
+    let mut sums = Sums::new(data.device(), false)?;
     in_evaluation(model, || {
         for range in Loader::new(data.len(), batch_size)?.batches() {
             let _name = graph::plan_name(batch_name(name, range.start > 0 && range.len() < batch_size));

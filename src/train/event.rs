@@ -23,7 +23,8 @@ pub enum Event<'a> {
         /// From 0.
         epoch: usize,
     },
-    /// The gradients of a step are computed and may be changed: by [`Param::grad`] and [`Param::set_grad`]. Sent only where a callback asked for it.
+    /// The gradients of a step are computed and may be changed: by [`Param::grad`] and [`Param::set_grad`]. Sent only where a callback asked for it. In mixed
+    /// precision they are scaled back already, and may be infinite or NaN: then the step will be skipped.
     GradientsReady {
         /// Of the run, from 0.
         step: usize,
@@ -61,6 +62,10 @@ pub struct Epoch {
     pub validation: Option<Score>,
     /// The learning rate of the last step.
     pub learning_rate: f64,
+    /// What the loss is multiplied with after the epoch; none but in mixed precision.
+    pub loss_scale: Option<f64>,
+    /// Steps of the epoch that were skipped because gradients overflowed.
+    pub skipped: u64,
     /// Since the epoch began.
     pub elapsed: Duration,
 }

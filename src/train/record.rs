@@ -53,6 +53,10 @@ fn line(epoch: &Epoch) -> Value {
         "seconds": epoch.elapsed.as_secs_f64(),
         "train": epoch.train.to_json(),
     });
+    if let Some(scale) = epoch.loss_scale {
+        line["loss_scale"] = scale.into();
+        line["skipped_steps"] = epoch.skipped.into();
+    }
     if let Some(validation) = &epoch.validation {
         line["validation"] = validation.to_json();
     }
@@ -67,8 +71,11 @@ mod tests {
     #[test]
     fn an_epoch_is_a_line_of_json() {
         let score = |loss| Score { loss, accuracy: Some(0.5) };
-        let epoch = Epoch { epoch: 0, train: score(2.0), validation: Some(score(1.0)), learning_rate: 0.1, elapsed: Duration::from_millis(1500) };
+        let elapsed = Duration::from_millis(1500);
+        let mut epoch = Epoch { epoch: 0, train: score(2.0), validation: Some(score(1.0)), learning_rate: 0.1, loss_scale: None, skipped: 0, elapsed };
         let text = line(&epoch).to_string();
         assert_eq!(text, r#"{"epoch":1,"learning_rate":0.1,"seconds":1.5,"train":{"accuracy":0.5,"loss":2.0},"validation":{"accuracy":0.5,"loss":1.0}}"#);
+        (epoch.loss_scale, epoch.skipped) = (Some(1024.0), 3);
+        assert!(line(&epoch).to_string().contains(r#""loss_scale":1024.0,"seconds":1.5,"skipped_steps":3,"#));
     }
 }

@@ -1,14 +1,15 @@
 //! The training loop. It tells what happens; whatever reacts to it is a callback.
 
 use super::evaluate::{Sums, batch_name, evaluate};
-use super::{Callback, Capture, Epoch, Event, Flow, Objective, Resident, Schedule, capture};
+use super::{Callback, Capture, Epoch, Event, Flow, Objective, Precision, Resident, Schedule, capture};
 use crate::data::{Augment, Dataset, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::{self, Tensor};
 use crate::nn::Module;
-use crate::optim::Optimizer;
+use crate::optim::{GradScaler, Optimizer};
 use crate::rng::philox;
+use crate::tensor::DType;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -30,6 +31,8 @@ pub struct TrainOptions {
     pub augment: Augment,
     /// How much of a class's target is spread evenly over all classes; 0 for none. What is told of training then has it, too.
     pub label_smoothing: f64,
+    /// In which element types.
+    pub precision: Precision,
     /// Ends the run at the next step where it is set.
     pub cancel: Option<Arc<AtomicBool>>,
 }
@@ -51,6 +54,7 @@ impl Default for TrainOptions {
             seed: 0,
             augment: Augment::default(),
             label_smoothing: 0.0,
+            precision: Precision::F32,
             cancel: None,
         }
     }
@@ -71,6 +75,9 @@ pub struct Trainer<'a> {
     optimizer: Box<dyn Optimizer + 'a>,
     options: TrainOptions,
     callbacks: Vec<Box<dyn Callback + 'a>>,
+    /// Of a run in mixed precision, and how many steps it had skipped when an epoch last ended.
+    scaler: Option<GradScaler>,
+    skipped: u64,
 }
 
 impl<'a> Trainer<'a> {
@@ -85,7 +92,7 @@ impl<'a> Trainer<'a> {
             return Err(Error::invalid(format!("train: {} epochs of batches of {}: both must be at least 1", options.epochs, options.batch_size)));
         }
         options.augment.check()?;
-        Ok(Trainer { model, optimizer, options, callbacks: Vec::new() })
+        Ok(Trainer { model, optimizer, options, callbacks: Vec::new(), scaler: None, skipped: 0 })
     }
 
     /// Let `callback` listen, too. Callbacks hear in the order in which they came.
@@ -105,6 +112,7 @@ impl<'a> Trainer<'a> {
         let validation = validation.map(|v| Resident::new(v, device)).transpose()?;
         let loader = Loader::new(data.len(), self.options.batch_size)?;
         let image = self.image_shape(data)?;
+        (self.scaler, self.skipped) = (self.options.precision.scaler(device)?, 0);
         let steps = loader.batches().len();
         self.tell(&Event::Started { epochs: self.options.epochs, steps, samples: data.len() })?;
         let mut report = Report { epochs: Vec::new(), cancelled: false };
@@ -151,7 +159,7 @@ impl<'a> Trainer<'a> {
         self.tell(&Event::EpochStarted { epoch })?;
         let order = loader.order(self.options.seed, epoch as u32, philox).into_iter().map(|i| i as i32).collect::<Vec<_>>();
         let order = Tensor::new(order, [train.len()], train.device())?;
-        let mut sums = Sums::new(train.device())?;
+        let mut sums = Sums::new(train.device(), self.scaler.is_some())?;
         let steps = loader.batches().len();
         self.model.set_training(true);
         for (n, range) in loader.batches().enumerate() {
@@ -175,29 +183,49 @@ impl<'a> Trainer<'a> {
             return Err(Error::invalid(format!("train: epoch {}: the loss is {}", epoch + 1, score.loss)).help("try a lower learning rate"));
         }
         let validation = validation.map(|v| evaluate(self.model, v, self.options.evaluation_batch_size(), "validation")).transpose()?;
-        let done = Epoch { epoch, train: score, validation, learning_rate: self.optimizer.lr(), elapsed: began.elapsed() };
+        let (loss_scale, skipped) = match &self.scaler {
+            Some(s) => (Some(s.get_scale()?), s.skipped()?),
+            None => (None, 0),
+        };
+        let skipped = skipped - std::mem::replace(&mut self.skipped, skipped);
+        let done = Epoch { epoch, train: score, validation, learning_rate: self.optimizer.lr(), loss_scale, skipped, elapsed: began.elapsed() };
         let flow = self.tell(&Event::EpochEnded(&done))?;
         Ok(Outcome::Done(done, flow))
     }
 
-    /// A step on the samples that `rows` names: forward, backward and update in one submit, captured; unless somebody wants to see the gradients.
-    fn step(&mut self, step: usize, captured: &mut Step<'_>, train: &Resident, rows: &Tensor, sums: Sums) -> Result<Sums> {
+    /// A step on the samples that `rows` names: forward, backward and update in one submit, captured; unless somebody wants to see the gradients, or the loss is
+    /// scaled.
+    fn step(&mut self, step: usize, captured: &mut Step<'_>, train: &Resident, rows: &Tensor, mut sums: Sums) -> Result<Sums> {
         let [features, targets] = train.tensors()?;
-        let [losses, hits] = sums.inputs();
-        let inputs = [features, targets, rows, losses, hits];
-        if self.callbacks.iter().all(|c| !c.wants_gradients()) {
-            let added = captured.run(self.optimizer.as_mut(), &inputs)?;
+        let watched = self.callbacks.iter().any(|c| c.wants_gradients());
+        if !watched && self.scaler.is_none() {
+            let [losses, hits] = sums.inputs();
+            let added = captured.run(self.optimizer.as_mut(), &[features, targets, rows, losses, hits])?;
             return Ok(sums.replaced(added, rows.numel()));
         }
-        let (loss, added) = loss_and_sums(self.model, train.objective(), self.options.label_smoothing, &inputs.map(Tensor::clone))?;
-        loss.backward()?;
-        drop(loss);
-        graph::flush(train.device())?;
-        let params = self.optimizer.params().to_vec();
-        self.tell(&Event::GradientsReady { step, params: &params })?;
-        self.optimizer.step()?;
+        let forward = || forward(self.model, train.objective(), self.options.label_smoothing, [features, targets, rows]);
+        let (loss, right) = if self.scaler.is_some() { graph::autocast(DType::F16, forward) } else { forward() }?;
+        sums.add(&loss, right.as_ref(), rows.numel())?;
+        match &self.scaler {
+            Some(scaler) => scaler.scale(&loss)?.backward()?,
+            None => loss.backward()?,
+        }
+        // What no handle names is never stored.
+        drop((loss, right));
+        if watched {
+            let params = self.optimizer.params().to_vec();
+            if let Some(scaler) = &mut self.scaler {
+                scaler.unscale(&params)?;
+            }
+            graph::flush(train.device())?;
+            self.tell(&Event::GradientsReady { step, params: &params })?;
+        }
+        match &mut self.scaler {
+            Some(scaler) => scaler.step(&mut *self.optimizer)?,
+            None => self.optimizer.step()?,
+        }
         self.optimizer.zero_grad();
-        Ok(sums.replaced(added, rows.numel()))
+        Ok(sums)
     }
 
     fn cancelled(&self) -> bool {
@@ -222,13 +250,20 @@ type Step<'a> = Capture<Box<dyn FnMut(&[Tensor]) -> Result<(Tensor, Vec<Tensor>)
 /// The loss of a batch, and the sums of the epoch with it. Inputs: all features and targets, the rows of the batch, the sums before.
 fn loss_and_sums(model: &dyn Module, objective: Objective, smoothing: f64, inputs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
     let [features, targets, rows, losses, hits] = inputs else { return Err(Error::internal("train: a step has five inputs")) };
+    let (loss, right) = forward(model, objective, smoothing, [features, targets, rows])?;
+    let mut sums = Sums::of(losses, hits);
+    sums.add(&loss, right.as_ref(), rows.numel())?;
+    Ok((loss, sums.tensors()))
+}
+
+/// The loss of a batch, and how many of its samples are right. Inputs: all features and targets, the rows of the batch.
+fn forward(model: &dyn Module, objective: Objective, smoothing: f64, inputs: [&Tensor; 3]) -> Result<(Tensor, Option<Tensor>)> {
+    let [features, targets, rows] = inputs;
     let (x, y) = (features.try_index_select(0, rows)?, targets.try_index_select(0, rows)?);
     let outputs = model.try_forward(&x)?;
     let loss = objective.loss(&outputs, &y, smoothing)?;
     let right = graph::no_grad(|| objective.hits(&outputs, &y))?;
-    let mut sums = Sums::of(losses, hits);
-    sums.add(&loss, right.as_ref(), rows.numel())?;
-    Ok((loss, sums.tensors()))
+    Ok((loss, right))
 }
 
 /// How an epoch ended.

@@ -37,29 +37,39 @@ const SEEDS: u64 = 10;
 /// One training run of the command.
 #[derive(Clone)]
 pub struct Run {
-    result: Value,
+    /// result.json
+    pub result: Value,
     model: Vec<u8>,
     seconds: f64,
 }
 
 impl Run {
-    fn accuracy(&self) -> anyhow::Result<f64> {
+    /// Of the test part.
+    pub fn accuracy(&self) -> anyhow::Result<f64> {
         self.result["test"]["accuracy"].as_f64().context("result.json has no test accuracy")
     }
 }
 
-/// Runs by device and seed, each made once.
+/// What is set otherwise than in the example.
+pub type Sets = &'static [&'static str];
+
+/// Runs by device, seed and settings, each made once.
 #[derive(Default)]
-pub struct Runs(HashMap<(&'static str, u64), Run>);
+pub struct Runs(HashMap<(&'static str, u64, Sets), Run>);
 
 impl Runs {
     fn get(&mut self, device: &'static str, seed: u64) -> anyhow::Result<Run> {
-        if let Some(run) = self.0.get(&(device, seed)) {
+        self.with(device, seed, &[])
+    }
+
+    /// The run with these settings.
+    pub fn with(&mut self, device: &'static str, seed: u64, sets: Sets) -> anyhow::Result<Run> {
+        if let Some(run) = self.0.get(&(device, seed, sets)) {
             return Ok(run.clone());
         }
-        let run = train(device, seed)?;
-        eprintln!("  digits on {device}, seed {seed}: {:.2} % in {:.1} s", run.accuracy()? * 100.0, run.seconds);
-        self.0.insert((device, seed), run.clone());
+        let run = train(device, seed, sets)?;
+        eprintln!("  digits on {device}, seed {seed}{}: {:.2} % in {:.1} s", [&[""], sets].concat().join(" "), run.accuracy()? * 100.0, run.seconds);
+        self.0.insert((device, seed, sets), run.clone());
         Ok(run)
     }
 
@@ -68,7 +78,12 @@ impl Runs {
     }
 
     fn mean(&mut self, device: &'static str) -> anyhow::Result<f64> {
-        Ok(self.all(device)?.iter().map(Run::accuracy).sum::<anyhow::Result<f64>>()? / SEEDS as f64)
+        self.mean_with(device, &[])
+    }
+
+    /// The mean accuracy over all seeds.
+    pub fn mean_with(&mut self, device: &'static str, sets: Sets) -> anyhow::Result<f64> {
+        Ok((0..SEEDS).map(|s| self.with(device, s, sets)?.accuracy()).sum::<anyhow::Result<f64>>()? / SEEDS as f64)
     }
 }
 
@@ -77,7 +92,7 @@ fn root() -> PathBuf {
 }
 
 /// Run the command in an empty folder, as a user would.
-fn train(device: &str, seed: u64) -> anyhow::Result<Run> {
+fn train(device: &str, seed: u64, sets: Sets) -> anyhow::Result<Run> {
     let folder = std::env::temp_dir().join(format!("wgrad-accept-{}-{device}-{seed}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder)?;
@@ -87,6 +102,7 @@ fn train(device: &str, seed: u64) -> anyhow::Result<Run> {
         .arg("train")
         .arg(root().join("examples/digits.toml"))
         .args(["--device", device, "--set", &format!("train.seed={seed}")])
+        .args(sets.iter().flat_map(|s| ["--set", s]))
         .output()?;
     let seconds = began.elapsed().as_secs_f64();
     ensure!(out.status.success(), "train ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
@@ -130,7 +146,7 @@ fn one_seed(s: &mut State) -> anyhow::Result<Outcome> {
 
 fn repeats(s: &mut State, device: &'static str) -> anyhow::Result<Outcome> {
     let first = s.digits.get(device, 0)?;
-    let again = train(device, 0)?;
+    let again = train(device, 0, &[])?;
     let other = s.digits.get(device, 1)?;
     let (same, differs) = (first.model == again.model, first.model != other.model);
     Ok(Outcome::of(

@@ -5,6 +5,7 @@
 
 mod build;
 mod digits;
+mod mixed;
 mod speed;
 mod suite;
 
@@ -56,8 +57,11 @@ fn main() -> ExitCode {
     let speed = args.iter().any(|a| a == "--speed");
     let mut state = State { quick: args.iter().any(|a| a == "--quick"), ..State::default() };
     let only = value("--only").unwrap_or_default();
-    let table: Vec<&Line> =
-        if speed { speed::LINES.iter().collect() } else { digits::LINES.iter().chain(suite::LINES.iter().copied()).chain(build::LINES).collect() };
+    let table: Vec<&Line> = if speed {
+        speed::LINES.iter().chain(mixed::LINES).collect()
+    } else {
+        digits::LINES.iter().chain(suite::LINES.iter().copied()).chain(build::LINES).collect()
+    };
     let lines: Vec<&Line> = table.into_iter().filter(|l| (l.quick || !state.quick) && l.name.contains(&only)).collect();
     if lines.is_empty() {
         eprintln!("no line's name contains {only}");

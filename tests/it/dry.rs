@@ -2,7 +2,7 @@
 //! limits that every device has. And coverage: no operation without samples, no shader without an operation.
 
 use crate::common::{self, caught};
-use crate::op_table::{Case, answer, draw, lays, op_cases, row_cases};
+use crate::op_table::{Case, Lay, answer, draw, lays, op_cases, row_cases};
 use crate::ops::none;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -14,7 +14,7 @@ use wgrad::graph::{Watched, watch};
 use wgrad::kernel::{KERNELS, joined};
 use wgrad::nn::Param;
 use wgrad::ops::{self, Arg, rows};
-use wgrad::optim::{Adam, AdamOptions, AdamW, Optimizer, Sgd, SgdOptions};
+use wgrad::optim::{Adam, AdamOptions, AdamW, GradScaler, Optimizer, Sgd, SgdOptions};
 use wgrad::tensor::{DType, Shape};
 use wgrad::{Result, Tensor};
 
@@ -47,9 +47,16 @@ impl Emitted {
     }
 }
 
-/// A device that every device is at least, as software and as hardware: some kernels are cut otherwise there. And one whose lanes share what they read.
-fn targets() -> [Caps; 3] {
-    [Caps::floor(), Caps { kind: Kind::Discrete, ..Caps::floor() }, Caps { subgroups: Some((8, 8)), ..Caps::floor() }]
+/// A device that every device is at least, as software and as hardware: some kernels are cut otherwise there. One whose lanes share what they read, and one
+/// that has a type for halves. And the floats with which the samples are emitted for it.
+fn targets() -> [(Caps, &'static [DType]); 4] {
+    let hardware = Caps { kind: Kind::Discrete, ..Caps::floor() };
+    [
+        (Caps::floor(), &[DType::F32, DType::F16]),
+        (hardware.clone(), &[DType::F32]),
+        (Caps { subgroups: Some((8, 8)), ..Caps::floor() }, &[DType::F32]),
+        (Caps { f16: true, ..hardware }, &[DType::F16]),
+    ]
 }
 
 /// A step of every optimizer, each with all of its forms.
@@ -67,7 +74,12 @@ fn optimizers() -> Result<()> {
         Box::new(Adam::new(params()?, AdamOptions::default())?),
         Box::new(AdamW::new(params()?, AdamOptions { amsgrad: true, ..Default::default() })?),
     ];
-    steps.into_iter().try_for_each(|mut o| o.step())
+    steps.into_iter().try_for_each(|mut o| o.step())?;
+    let scaled: Vec<Box<dyn Optimizer>> = vec![
+        Box::new(Sgd::new(params()?, SgdOptions { momentum: 0.9, ..Default::default() })?),
+        Box::new(AdamW::new(params()?, AdamOptions { amsgrad: true, ..Default::default() })?),
+    ];
+    scaled.into_iter().try_for_each(|mut o| GradScaler::new(Default::default(), &device)?.step(&mut *o))
 }
 
 fn emitted() -> &'static Emitted {
@@ -76,16 +88,17 @@ fn emitted() -> &'static Emitted {
         let mut all = Emitted::default();
         let device = common::fast();
         let cases: Vec<Case> = row_cases().into_iter().chain(op_cases()).filter(|c| !c.host_only).collect();
-        for caps in targets() {
-            for case in &cases {
-                for lay in lays(case) {
+        for (caps, floats) in targets() {
+            for (case, &floats) in cases.iter().flat_map(|c| floats.iter().map(move |f| (c, f))) {
+                // How halves lie tells no more than how floats do.
+                for lay in lays(case).into_iter().filter(|l| floats == DType::F32 || *l == Lay::Contiguous) {
                     let (result, seen) = watch(&caps, || {
                         caught(|| {
                             // The result alone, then with its gradients: where both are wanted, other things are joined.
                             let values = draw(case, 0);
-                            let inputs = values.iter().enumerate().map(|(n, v)| v.tensor(n, lay, DType::F32, &device)).collect::<Result<Vec<_>>>()?;
+                            let inputs = values.iter().enumerate().map(|(n, v)| v.tensor(n, lay, floats, &device)).collect::<Result<Vec<_>>>()?;
                             wgrad::no_grad(|| (case.run)(&inputs))?.iter().try_for_each(|t| t.to_data().map(drop))?;
-                            answer(case, &values, lay, DType::F32, &device).map(drop)
+                            answer(case, &values, lay, floats, &device).map(drop)
                         })
                     });
                     if let Err(e) = result {
@@ -109,10 +122,16 @@ fn shares(text: &str) -> bool {
     text.contains("subgroup")
 }
 
+/// Whether the text is for devices that have a type for halves.
+fn halves(text: &str) -> bool {
+    text.starts_with("enable f16;")
+}
+
 /// Parse and validate, with nothing that only some devices can do, unless the text is only for them.
 fn module(text: &str) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let capabilities = if shares(text) { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let only = |on: bool, c: Capabilities| if on { c } else { Capabilities::empty() };
+    let capabilities = only(shares(text), Capabilities::SUBGROUP) | only(halves(text), Capabilities::SHADER_FLOAT16);
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module).map_err(|e| e.emit_to_string(text))?;
     Ok((module, info))
 }
@@ -155,8 +174,8 @@ fn faults(name: &str, text: &str, launch: Option<&Launch>, failing: &mut BTreeSe
     };
     let mut found = Vec::new();
     for (target, translate) in TARGETS {
-        // Software adapters are reached through Vulkan.
-        if shares(text) && target != "spirv" {
+        // Software adapters are reached through Vulkan, and OpenGL has no halves.
+        if shares(text) && target != "spirv" || halves(text) && target == "glsl" {
             continue;
         }
         if let Err(e) = translate(&module, &info) {

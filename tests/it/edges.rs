@@ -134,7 +134,7 @@ fn run_guarded(gpu: &Arc<Gpu>, seen: &Seen) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for (n, (bytes, meta)) in after.iter().zip(&seen.outputs).enumerate() {
         let words: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let (start, end) = (BAND / 4, BAND / 4 + meta.numel());
+        let (start, end) = (BAND / 4, (BAND + meta.bytes()) / 4);
         let labels: Vec<&str> = seen.program.launches.iter().map(|l| &*l.label).collect();
         let mut say = |what: &str, at: usize| found.push(format!("{}: output {n} ({meta}): {what} {at}", labels.join(", ")));
         for (at, w) in words.iter().enumerate() {

@@ -10,6 +10,8 @@ mod fuzz;
 mod golden;
 mod golden_ops;
 mod gpu_device;
+mod halves;
+mod mixed;
 mod op_table;
 mod ops;
 mod pipelines;

@@ -56,7 +56,7 @@ fn order(row: &Row) -> Order {
         Slope::Row(name) if rows::row(name).slopes.iter().any(|s| matches!(s, Slope::None)) => Order::First,
         _ => Order::Any,
     };
-    let differentiable = matches!(row.sig, Sig::Float | Sig::Number | Sig::Select | Sig::Cast(DType::F32 | DType::F64));
+    let differentiable = matches!(row.sig, Sig::Float | Sig::Number | Sig::Select | Sig::Cast(DType::F16 | DType::F32 | DType::F64));
     let orders: Vec<Order> = row.slopes.iter().map(slope).collect();
     let has = |o: Order| orders.contains(&o);
     if !differentiable || has(Order::Zero) {

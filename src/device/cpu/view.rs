@@ -1,6 +1,6 @@
 //! Typed windows over host buffers, as ops see them.
 
-use crate::tensor::{DType, Data, Layout, Meta, Shape};
+use crate::tensor::{DType, Data, F16, Layout, Meta, Shape};
 use std::borrow::Cow;
 
 /// A value to read: the whole base buffer, and the layout that says which of its elements, in which order.
@@ -17,6 +17,11 @@ impl<'a> CpuView<'a> {
     /// A contiguous value in `bytes` (aligned for its element type).
     pub fn new(meta: Meta, bytes: &'a [u8]) -> Self {
         CpuView { dtype: meta.dtype, layout: Layout::contiguous(meta.shape), bytes }
+    }
+
+    /// A contiguous value of f32s.
+    pub(crate) fn of_f32(shape: Shape, values: &'a [f32]) -> Self {
+        CpuView::new(Meta::new(DType::F32, shape), bytemuck::cast_slice(values))
     }
 
     /// The shape of the value.
@@ -45,6 +50,7 @@ impl<'a> CpuView<'a> {
     pub fn to_f64(&self) -> Vec<f64> {
         match self.dtype {
             DType::F32 => self.elements::<f32>().iter().map(|&x| x as f64).collect(),
+            DType::F16 => self.elements::<u16>().iter().map(|&h| F16(h).to_f32() as f64).collect(),
             DType::F64 => self.elements::<f64>().into_owned(),
             DType::I32 => self.elements::<i32>().iter().map(|&x| x as f64).collect(),
             DType::U32 | DType::Bool => self.elements::<u32>().iter().map(|&x| x as f64).collect(),
@@ -82,6 +88,7 @@ impl<'a> CpuViewMut<'a> {
         assert_eq!(values.len(), self.meta.numel(), "a definition must fill its output");
         match self.meta.dtype {
             DType::F32 => self.elements::<f32>().iter_mut().zip(values).for_each(|(o, &v)| *o = v as f32),
+            DType::F16 => self.elements::<u16>().iter_mut().zip(values).for_each(|(o, &v)| *o = F16::from(v).0),
             DType::F64 => self.elements::<f64>().copy_from_slice(values),
             DType::I32 => self.elements::<i32>().iter_mut().zip(values).for_each(|(o, &v)| *o = v as i64 as i32),
             DType::U32 => self.elements::<u32>().iter_mut().zip(values).for_each(|(o, &v)| *o = v as i64 as u32),

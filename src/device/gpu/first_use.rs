@@ -1,6 +1,6 @@
 //! Drivers that compile a pipeline when it first runs, one after the other: as much of that as can be is done before, on several threads.
 //!
-//! Mesa's llvmpipe does so, and a kernel of its takes up to half a second. What one device compiles goes into the driver's own cache on disk, where every device
+//! Mesa's llvmpipe does so, and takes up to half a second for a kernel. What one device compiles goes into the driver's own cache on disk, where every device
 //! of the adapter finds it: so each further thread opens a device of its own, compiles there, and gives it up.
 
 use super::pipeline::{Pipeline, Wanted};
@@ -15,13 +15,16 @@ use std::time::{Duration, Instant};
 const COMPILES: Duration = Duration::from_millis(100);
 /// New pipelines below which it is not worth opening a device.
 const WORTH: usize = 4;
+/// Threads at most: each holds a compiler's memory.
+const THREADS: usize = 8;
 /// Bytes that stand behind a binding of a kernel that runs no workgroup.
 const BEHIND: usize = 256;
 
 impl Gpu {
     /// Let the driver compile these pipelines, which are new. Nothing depends on it but the time that their first run takes, so errors are left for that.
     pub(super) fn use_first(self: &Arc<Self>, mut new: Vec<(&Wanted<'_>, Arc<Pipeline>)>) {
-        if self.info.kind != Kind::Software || new.len() < WORTH || self.adapter.is_none() {
+        let does_so = self.info.kind == Kind::Software && self.info.backend == "vulkan" && self.info.name.starts_with("llvmpipe");
+        if !does_so || new.len() < WORTH || self.adapter.is_none() {
             return;
         }
         // Long texts take long: they come first, so that no thread waits for another at the end.
@@ -32,7 +35,7 @@ impl Gpu {
         if self.touch(&new[0].1, new[0].0).is_err() || began.elapsed() < COMPILES {
             return;
         }
-        let helpers = std::thread::available_parallelism().map_or(1, usize::from).min(new.len()) - 1;
+        let helpers = std::thread::available_parallelism().map_or(1, usize::from).min(new.len()).min(THREADS) - 1;
         std::thread::scope(|s| {
             for _ in 0..helpers {
                 // A thread that the system refuses is one less.

@@ -9,7 +9,7 @@ use super::{Slots, build_steps, copies_needed, label};
 use crate::device::{Caps, GpuProgram, Slot};
 use crate::error::Result;
 use crate::graph::memory;
-use crate::tensor::{Layout, Meta, Shape};
+use crate::tensor::{DType, Layout, Meta, Shape};
 use std::collections::HashMap;
 
 /// The program that computes `groups`, in order, with its temporaries placed.
@@ -45,6 +45,7 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
         return Ok(());
     }
     let none = crate::graph::Slots::none();
+    let scratch_base = slots.temps.len();
     let mut ctx = LaunchCtx {
         inputs: &[],
         outputs: &[],
@@ -52,20 +53,25 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
         label,
         slots: &none,
         slot_base,
+        numel,
         epilogue: Some(steps),
         prologue: None,
         program,
         scratch: Vec::new(),
-        scratch_base: 0,
+        scratch_base,
         buffers: slots,
     };
     let flops = (numel * steps.steps.len()) as u64;
-    if !in_fours(shape) {
-        return ctx.call("map")?.hold_words().u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP));
+    if in_fours(shape) {
+        let quads = numel / 4;
+        let groups = quads.div_ceil(MAP_GROUP).min(MAP_GROUPS);
+        ctx.call("map4")?.hold_words().u32s(&[quads, groups * MAP_GROUP]).flops(flops).with_epilogue4()?.grid(groups, 1, 1)?;
+    } else {
+        ctx.call("map")?.hold_words().u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP))?;
     }
-    let quads = numel / 4;
-    let groups = quads.div_ceil(MAP_GROUP).min(MAP_GROUPS);
-    ctx.call("map4")?.hold_words().u32s(&[quads, groups * MAP_GROUP]).flops(flops).with_epilogue4()?.grid(groups, 1, 1)
+    let scratch = ctx.scratch;
+    slots.temps.extend(scratch);
+    Ok(())
 }
 
 /// Invocations in a workgroup of the map shaders.
@@ -110,6 +116,17 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
     let prologue = has_prologue.then(|| build_steps(canon, slots, &group.prologue, None, group.prologue.last().copied()));
     let mut outputs: Vec<(Option<Slot>, Meta)> = node.outs.iter().enumerate().map(|(o, m)| (slots.of(Src::Node(root, o as u8)), *m)).collect();
     outputs.extend(group.sum.map(|s| (slots.of(Src::Node(s, 0)), canon.nodes[s as usize].outs[0])));
+    // What is not stored through an epilogue is stored as f32, and becomes halves after the op's launches.
+    let mut halves: Vec<(Slot, Slot, usize)> = Vec::new();
+    let through_epilogue = usize::from(node.op.fuses().epilogue && node.outs.len() == 1);
+    let others = if node.op.keeps_bindings() { &mut [] } else { &mut outputs[through_epilogue..] };
+    for (slot, meta) in others.iter_mut().filter(|(_, m)| m.dtype == DType::F16) {
+        meta.dtype = DType::F32;
+        if let Some(slot) = slot {
+            let floats = slots.temp(meta.bytes());
+            halves.push((floats, std::mem::replace(slot, floats), meta.numel()));
+        }
+    }
     let scratch_base = slots.temps.len();
     let mut ctx = LaunchCtx {
         inputs: &inputs,
@@ -118,6 +135,7 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
         label,
         slots: &node.slots,
         slot_base: node.slot_base,
+        numel: node.outs[0].numel(),
         epilogue: epilogue.as_ref(),
         prologue: prologue.as_ref(),
         program,
@@ -126,6 +144,7 @@ fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mu
         buffers: slots,
     };
     node.op.gpu(&mut ctx)?;
+    halves.into_iter().try_for_each(|(from, to, numel)| ctx.store_halves(from, to, numel))?;
     let scratch = ctx.scratch;
     slots.temps.extend(scratch);
     Ok(())

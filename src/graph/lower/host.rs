@@ -5,7 +5,7 @@ use super::super::fuse::Group;
 use super::super::plan::Fault;
 use super::runner::{Reads, Root, Runner};
 use super::steps::{Steps, Store};
-use super::{Slots, build_steps, label};
+use super::{Slots, build_steps, halves, label};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::device::{HostOperand, HostProgram, HostStep, HostWork, Slot};
 use crate::error::Result;
@@ -126,28 +126,74 @@ impl OpWork {
     /// The op's outputs. `inputs` are its own and the prologue's.
     fn compute(&self, data: &[u64], inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<()> {
         let slots = self.slots.read(&data[self.slot_base..]);
-        let Some(Prologue { runner, meta, .. }) = &self.prologue else { return self.op_of(&slots, inputs, outputs, threads) };
+        self.unrounded(&slots, data, inputs, outputs, threads)?;
+        // Rows go on with the result as f32, but with the values that halves have.
+        for (o, own) in outputs.iter_mut().zip(&self.outs).filter(|(o, own)| o.meta.dtype != own.dtype) {
+            debug_assert!((o.meta.dtype, own.dtype) == (DType::F32, DType::F16));
+            halves::round(o.elements(), threads);
+        }
+        Ok(())
+    }
+
+    /// The same where rows do not care which type the result was of.
+    fn unrounded(&self, slots: &crate::graph::Slots, data: &[u64], inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<()> {
+        let Some(Prologue { runner, meta, .. }) = &self.prologue else { return self.op_of(slots, inputs, outputs, threads) };
         let (own, loads) = inputs.split_at(self.own);
         let reads = Reads { data, loads, root: Root::None };
         let mut views: Vec<CpuView<'_>> = vec![CpuView::new(*meta, &[])];
         views.extend(own);
-        if !self.definition && runner.fast {
+        if !self.definition && runner.fast && meta.dtype == DType::F32 && self.outs[0].dtype == DType::F32 {
             let load = |first: usize, to: &mut [f32]| runner.fill(reads, first, to);
-            if self.op.cpu_fast_loading(&slots, &load, &views, outputs, threads)? {
+            if self.op.cpu_fast_loading(slots, &load, &views, outputs, threads)? {
                 return Ok(());
             }
         }
         let mut made = vec![0u64; meta.bytes().div_ceil(8)];
         runner.run(reads, &mut [CpuViewMut::new(*meta, bytemuck::cast_slice_mut(&mut made))], meta.numel(), threads);
         views[0] = CpuView::new(*meta, &bytemuck::cast_slice(&made)[..meta.bytes()]);
-        self.op_of(&slots, &views, outputs, threads)
+        self.op_of(slots, &views, outputs, threads)
     }
 
     fn op_of(&self, slots: &crate::graph::Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<()> {
-        if !self.definition && self.op.cpu_fast(slots, inputs, outputs, threads)? {
+        if !self.definition && self.fast(slots, inputs, outputs, threads)? {
             return Ok(());
         }
         self.op.cpu(slots, inputs, outputs)
+    }
+
+    /// The fast path of the op, which knows f32 only: halves are widened for it, and its results rounded to them.
+    fn fast(&self, slots: &crate::graph::Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
+        let halves = inputs.iter().map(|i| i.dtype).chain(self.outs.iter().map(|o| o.dtype)).any(|d| d == DType::F16);
+        if !halves {
+            return self.op.cpu_fast(slots, inputs, outputs, threads);
+        }
+        if self.op.arenas().is_some() {
+            // It updates its outputs in place, and would find nothing in others.
+            return Ok(false);
+        }
+        let wide: Vec<Option<Vec<f32>>> = inputs.iter().map(|i| (i.dtype == DType::F16).then(|| halves::widen(i, threads))).collect();
+        let inputs: Vec<CpuView<'_>> = (inputs.iter().zip(&wide))
+            .map(|(i, w)| match w {
+                Some(w) => CpuView::of_f32(*i.shape(), w),
+                None => *i,
+            })
+            .collect();
+        let mut results: Vec<Option<Vec<f32>>> = outputs.iter().map(|o| (o.meta.dtype == DType::F16).then(|| vec![0.0; o.meta.numel()])).collect();
+        let mut views: Vec<CpuViewMut<'_>> = (outputs.iter_mut().zip(&mut results))
+            .map(|(o, r)| match r {
+                Some(r) => CpuViewMut::new(Meta::new(DType::F32, o.meta.shape), bytemuck::cast_slice_mut(r)),
+                None => CpuViewMut::new(o.meta, &mut *o.bytes),
+            })
+            .collect();
+        if !self.op.cpu_fast(slots, &inputs, &mut views, threads)? {
+            return Ok(false);
+        }
+        outputs.iter_mut().zip(&results).for_each(|(o, r)| {
+            if let Some(r) = r {
+                halves::narrow(r, o.elements(), threads);
+            }
+        });
+        Ok(true)
     }
 }
 
@@ -155,14 +201,17 @@ impl HostWork for OpWork {
     fn run(&self, data: &[u64], inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<()> {
         let (inputs, loads) = inputs.split_at(self.own + self.prologue.as_ref().map_or(0, |p| p.loads));
         let Some(runner) = &self.epilogue else { return self.compute(data, inputs, outputs, threads) };
-        let meta = self.outs[0];
-        let rows = |root: Root<'_>, outputs: &mut [CpuViewMut<'_>]| runner.run(Reads { data, loads, root }, outputs, meta.numel(), threads);
+        let mut meta = self.outs[0];
+        let rows = |root: Root<'_>, outputs: &mut [CpuViewMut<'_>]| runner.run(Reads { data, loads, root }, outputs, self.outs[0].numel(), threads);
         if !self.definition && self.prologue.is_none() && meta.dtype == DType::F32 {
             let slots = self.slots.read(&data[self.slot_base..]);
             if let Some(make) = self.op.cpu_elements(&slots, inputs) {
                 rows(Root::Made(&*make), outputs);
                 return Ok(());
             }
+        }
+        if meta.dtype == DType::F16 && !self.definition {
+            meta.dtype = DType::F32;
         }
         // The op's result goes to the first output where it fits there, and the rows then run over it in place.
         if outputs[0].meta.dtype.size() == meta.dtype.size() {

@@ -1,11 +1,11 @@
 //! The builder through which an op's `gpu` makes its launches.
 
-use super::steps::{Steps, Width};
+use super::steps::{Reg, Steps, Store, Width};
 use crate::device::{Access, Binding, Caps, Check, GpuProgram, Kind, Launch, Slot, Word};
 use crate::error::{Error, Result};
 use crate::graph::Slots;
 use crate::kernel::{self, BindingText, Emit};
-use crate::tensor::{Layout, Meta};
+use crate::tensor::{DType, Layout, Meta};
 use std::sync::Arc;
 
 /// An input of a launch: its buffer, and how the value lies in it.
@@ -36,6 +36,8 @@ pub struct LaunchCtx<'a> {
     /// The node's slots at the time of planning: their number only, never their values.
     pub(crate) slots: &'a Slots,
     pub(crate) slot_base: usize,
+    /// Elements of output 0, which rows go over.
+    pub(crate) numel: usize,
     /// Rows to run where the last launch stores.
     pub(crate) epilogue: Option<&'a Steps>,
     /// Rows to run where input 0 is loaded.
@@ -88,14 +90,22 @@ impl<'a> LaunchCtx<'a> {
         let kernel = kernel::find(name)?;
         crate::graph::watch::launched(kernel.name);
         let label = self.label.to_string();
-        Ok(Call { ctx: self, text: Text::Ours(Emit::new(kernel)), bindings: Vec::new(), words: Vec::new(), flops: 0, label, hold_words: false })
+        let mut emit = Emit::new(kernel);
+        emit.set_f16(self.caps.f16);
+        Ok(Call { ctx: self, text: Text::Ours(emit), bindings: Vec::new(), words: Vec::new(), flops: 0, label, hold_words: false, halves: Vec::new() })
     }
 
     /// Begin a launch of a whole module that a user wrote: it runs as it is, with all checks. Its bindings are declared in it, so an op that uses
     /// this must not let them change: see [`Op::keeps_bindings`](crate::graph::Op::keeps_bindings).
     pub fn call_text(&mut self, text: &Arc<str>) -> Call<'_, 'a> {
         let label = self.label.to_string();
-        Call { ctx: self, text: Text::Theirs(text.clone()), bindings: Vec::new(), words: Vec::new(), flops: 0, label, hold_words: false }
+        Call { ctx: self, text: Text::Theirs(text.clone()), bindings: Vec::new(), words: Vec::new(), flops: 0, label, hold_words: false, halves: Vec::new() }
+    }
+
+    /// Launch what brings the f32s of one buffer into another as halves.
+    pub(crate) fn store_halves(&mut self, from: Slot, to: Slot, numel: usize) -> Result<()> {
+        let call = self.call("halves")?.read("x", from, "f32").write("y", to, "u32").u32(numel);
+        call.grid_linear(numel.div_ceil(2).div_ceil(64))
     }
 }
 
@@ -126,6 +136,8 @@ pub struct Call<'c, 'a> {
     flops: u64,
     label: String,
     hold_words: bool,
+    /// Values that it stores as f32 and that are halves: from where to where they are brought after it.
+    halves: Vec<(Slot, Slot)>,
 }
 
 impl Call<'_, '_> {
@@ -147,7 +159,7 @@ impl Call<'_, '_> {
         self
     }
 
-    /// Bind a buffer to read, as `name: array<element>`.
+    /// Bind a buffer to read, as `name: array<element>`. An input of halves is read as the floats that the shader takes it for.
     pub fn read(self, name: &str, slot: Slot, element: &str) -> Self {
         self.bind(name, slot, element, Access::Read)
     }
@@ -187,6 +199,12 @@ impl Call<'_, '_> {
     }
 
     fn bind(mut self, name: &str, slot: Slot, element: &str, access: Access) -> Self {
+        let halves = access == Access::Read && self.ctx.inputs.iter().any(|i| i.slot == slot && i.meta.dtype == DType::F16);
+        let element = match (halves, element) {
+            (true, "f32") => "half",
+            (true, "vec4<f32>") => "vec4<half>",
+            _ => element,
+        };
         self.bindings.push((BindingText { name: name.into(), element: element.into(), access }, Binding { slot, access }));
         self
     }
@@ -253,31 +271,45 @@ impl Call<'_, '_> {
 
     /// Store output 0 through the epilogue's rows, where there are some; the hook is `fn epilogue(i: u32, v: T)`, with `i` the element's row-major index.
     /// Without an epilogue, binds output 0 as `y` and the shader's own body (`y[i] = v;`) stands. Comes after all other bindings and words.
-    pub fn with_epilogue(mut self) -> Result<Self> {
+    pub fn with_epilogue(self) -> Result<Self> {
         match self.ctx.epilogue {
-            Some(steps) => {
-                self.text.edit(|e| steps.emit_epilogue(e, &mut self.bindings, &mut self.words, Width::One));
-                Ok(self)
+            Some(steps) => Ok(self.stored(steps, Width::One)),
+            None if self.ctx.outputs[0].1.dtype == DType::F16 => {
+                let steps = self.only_store()?;
+                Ok(self.stored(&steps, Width::One))
             }
             None => self.output("y", 0),
         }
     }
 
+    /// Let the epilogue be these rows. Single halves that no invocation may write alone become f32s elsewhere, and halves after the launch.
+    fn stored(mut self, steps: &Steps, width: Width) -> Self {
+        let mut elsewhere = steps.shares_words(width, self.ctx.caps.f16).then(|| steps.clone());
+        for store in elsewhere.iter_mut().flat_map(|s| &mut s.stores).filter(|s| s.dtype == DType::F16) {
+            let floats = self.ctx.scratch(self.ctx.numel * DType::F32.size());
+            self.halves.push((floats, store.slot));
+            (store.slot, store.dtype) = (floats, DType::F32);
+        }
+        let steps = elsewhere.as_ref().unwrap_or(steps);
+        self.text.edit(|e| steps.emit_epilogue(e, &mut self.bindings, &mut self.words, width));
+        self
+    }
+
+    /// No rows, and the result stored as it is.
+    fn only_store(&self) -> Result<Steps> {
+        let (slot, meta) = self.ctx.outputs[0];
+        let slot = slot.ok_or_else(|| Error::internal(format!("{}: output 0 is not wanted", self.label)))?;
+        Ok(Steps { stores: vec![Store { reg: Reg::Root, slot, dtype: meta.dtype }], root: Some(meta.dtype), ..Steps::default() })
+    }
+
     /// The same for a shader that stores four neighbours at a time, for results of [`in_fours`]: the hook is `fn epilogue(i: u32, v: vec4<T>)`, with `i` the
     /// first one's index.
-    pub fn with_epilogue4(mut self) -> Result<Self> {
-        match self.ctx.epilogue {
-            Some(steps) => {
-                self.text.edit(|e| steps.emit_epilogue(e, &mut self.bindings, &mut self.words, Width::Four));
-                Ok(self)
-            }
-            None => {
-                let (slot, meta) = self.ctx.outputs[0];
-                let slot = slot.ok_or_else(|| Error::internal(format!("{}: output 0 is not wanted", self.label)))?;
-                self.text.edit(|e| e.set_hook("epilogue", "    y[i >> 2u] = v;"));
-                Ok(self.write("y", slot, &format!("vec4<{}>", meta.dtype.wgsl())))
-            }
+    pub fn with_epilogue4(self) -> Result<Self> {
+        if let Some(steps) = self.ctx.epilogue {
+            return Ok(self.stored(steps, Width::Four));
         }
+        let steps = self.only_store()?;
+        Ok(self.stored(&steps, Width::Four))
     }
 
     /// For a shader that can store one element (`put`) or four neighbours (`put4`): with `fours`, all are stored as those.
@@ -345,7 +377,8 @@ impl Call<'_, '_> {
             grid,
             flops: self.flops,
         });
-        Ok(())
+        let (numel, ctx) = (self.ctx.numel, self.ctx);
+        self.halves.into_iter().try_for_each(|(from, to)| ctx.store_halves(from, to, numel))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Lowering: from groups of nodes to what a device runs.
 
 mod gpu;
+mod halves;
 mod host;
 pub mod launch;
 mod places;
@@ -131,6 +132,7 @@ fn build_steps(canon: &Canon, slots: &Slots, rows: &[u32], root: Option<u32>, re
         }
     }
     out.result = result.map(|r| regs[&r]);
+    out.root = root.map(|r| canon.nodes[r as usize].outs[0].dtype);
     out
 }
 

@@ -3,7 +3,7 @@
 use super::steps::{Reg, Step, Steps};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads, with_scratch};
 use crate::ops::rows::RowArgs;
-use crate::tensor::{DType, Meta};
+use crate::tensor::{DType, F16, Meta};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ pub(super) struct Runner {
     dims: Vec<Vec<(usize, isize)>>,
     /// The store that takes a step's result and is all that does: it is computed where it is stored.
     stored: Vec<Option<usize>>,
-    /// Whether every value is f32 and every row has an f32 form; otherwise values are f64, rounded to their type after each row.
+    /// Whether every value is f32 or f16 and every row has an f32 form; otherwise values are f64. Both are rounded to their type after each row.
     pub fast: bool,
 }
 
@@ -52,8 +52,9 @@ impl Runner {
     pub fn new(steps: Steps, definition: bool) -> Runner {
         // The rows with seeds have an f32 form, too: a seed comes as the float with its bits.
         let seeded = |s: &Step| s.operand == DType::U32 && s.row.ints > 0;
-        let loads = steps.loads.iter().all(|l| l.dtype == DType::F32 || (l.dtype == DType::U32 && steps.steps.iter().any(seeded)));
-        let rows = steps.steps.iter().all(|s| s.out == DType::F32 && s.row.block.is_some() && (s.operand == DType::F32 || seeded(s)));
+        let narrow = |d: DType| matches!(d, DType::F32 | DType::F16);
+        let loads = steps.loads.iter().all(|l| narrow(l.dtype) || (l.dtype == DType::U32 && steps.steps.iter().any(seeded)));
+        let rows = steps.steps.iter().all(|s| narrow(s.out) && s.row.block.is_some() && (narrow(s.operand) || seeded(s)));
         let dims = steps.loads.iter().map(|l| l.layout.merged()).collect();
         let stored = (0..steps.steps.len()).map(|n| sole_store(&steps, Reg::Step(n as u16))).collect();
         Runner { fast: loads && rows && !definition, steps, dims, stored }
@@ -65,7 +66,11 @@ impl Runner {
         let mut cut: Vec<_> = outputs.iter_mut().zip(&sizes).map(|(o, s)| o.bytes[..numel * s].chunks_mut(TASK * s)).collect();
         let tasks: Vec<SmallVec<[&mut [u8]; 2]>> =
             (0..numel.div_ceil(TASK)).map(|_| cut.iter_mut().map(|c| c.next().expect("as many chunks as tasks")).collect()).collect();
-        let fast = self.fast && matches!(reads.root, Root::None | Root::InPlace(DType::F32) | Root::Apart(DType::F32, _) | Root::Made(_));
+        let root = match reads.root {
+            Root::None | Root::Made(_) => DType::F32,
+            Root::InPlace(dtype) | Root::Apart(dtype, _) => dtype,
+        };
+        let fast = self.fast && matches!(root, DType::F32 | DType::F16);
         threads.each_of(tasks, |t, mut out| {
             let count = TASK.min(numel - t * TASK);
             if fast {
@@ -172,12 +177,12 @@ fn same(dims: &[(usize, isize)], offset: usize, first: usize, len: usize) -> Opt
     Some(at as usize)
 }
 
-/// The store that takes a value, where there is one and nothing else reads the value.
+/// The store that takes a value as it is, where there is one and nothing else reads the value.
 fn sole_store(steps: &Steps, value: Reg) -> Option<usize> {
     let read = steps.steps.iter().any(|s| s.args.contains(&value));
     let mut stores = (0..steps.stores.len()).filter(|&o| steps.stores[o].reg == value);
     let first = stores.next().filter(|_| !read)?;
-    stores.next().is_none().then_some(first)
+    (stores.next().is_none() && steps.stores[first].dtype == DType::F32).then_some(first)
 }
 
 /// What a register's elements are: f32 on the fast path, f64 (which holds every element type exactly) on the other.
@@ -203,12 +208,18 @@ impl Register for f32 {
         with_scratch(n, f)
     }
 
-    fn load(_: DType, from: &[u8], to: &mut [f32]) {
-        to.copy_from_slice(bytemuck::cast_slice(from));
+    fn load(dtype: DType, from: &[u8], to: &mut [f32]) {
+        match dtype {
+            DType::F16 => to.iter_mut().zip(bytemuck::cast_slice(from)).for_each(|(t, &h)| *t = F16(h).to_f32()),
+            _ => to.copy_from_slice(bytemuck::cast_slice(from)),
+        }
     }
 
-    fn store(_: DType, from: &[f32], to: &mut [u8]) {
-        to.copy_from_slice(bytemuck::cast_slice(from));
+    fn store(dtype: DType, from: &[f32], to: &mut [u8]) {
+        match dtype {
+            DType::F16 => bytemuck::cast_slice_mut(to).iter_mut().zip(from).for_each(|(t, &x)| *t = F16::from(x).0),
+            _ => to.copy_from_slice(bytemuck::cast_slice(from)),
+        }
     }
 
     fn make(make: &(dyn Fn(usize, &mut [f32]) + Sync), first: usize, to: &mut [f32]) {
@@ -217,7 +228,7 @@ impl Register for f32 {
 
     fn lies<'a>(view: &CpuView<'a>, dims: &[(usize, isize)], first: usize, len: usize) -> Option<&'a [f32]> {
         match dims {
-            [(_, 1)] => Some(&view.base::<f32>()[view.layout.offset + first..][..len]),
+            [(_, 1)] if view.dtype != DType::F16 => Some(&view.base::<f32>()[view.layout.offset + first..][..len]),
             _ => None,
         }
     }
@@ -227,7 +238,10 @@ impl Register for f32 {
     }
 
     fn gather(view: &CpuView<'_>, dims: &[(usize, isize)], first: usize, to: &mut [f32]) {
-        gather(view.base::<f32>(), dims, view.layout.offset, first, to, |x| x);
+        match view.dtype {
+            DType::F16 => gather(view.base::<u16>(), dims, view.layout.offset, first, to, |h| F16(h).to_f32()),
+            _ => gather(view.base::<f32>(), dims, view.layout.offset, first, to, |x| x),
+        }
     }
 
     fn step(step: &Step, args: &[&[f32]], data: &[u64], first: usize, out: &mut [f32]) {
@@ -235,6 +249,9 @@ impl Register for f32 {
         let narrow: SmallVec<[f32; 4]> = floats.iter().map(|&b| f64::from_bits(b) as f32).collect();
         if let Some(block) = step.row.block {
             block(args, &narrow, ints, first, out);
+        }
+        if step.out == DType::F16 {
+            out.iter_mut().for_each(|x| *x = F16::from(*x).to_f32());
         }
     }
 }
@@ -246,6 +263,7 @@ impl Register for f64 {
         }
         match dtype {
             DType::F32 => copy::<f32>(from, to, f64::from),
+            DType::F16 => copy::<u16>(from, to, |h| f64::from(F16(h).to_f32())),
             DType::F64 => copy::<f64>(from, to, |x| x),
             DType::I32 => copy::<i32>(from, to, f64::from),
             DType::U32 | DType::Bool => copy::<u32>(from, to, f64::from),
@@ -270,6 +288,7 @@ impl Register for f64 {
         let offset = view.layout.offset;
         match view.dtype {
             DType::F32 => gather(view.base::<f32>(), dims, offset, first, to, f64::from),
+            DType::F16 => gather(view.base::<u16>(), dims, offset, first, to, |h| f64::from(F16(h).to_f32())),
             DType::F64 => gather(view.base::<f64>(), dims, offset, first, to, |x| x),
             DType::I32 => gather(view.base::<i32>(), dims, offset, first, to, f64::from),
             DType::U32 | DType::Bool => gather(view.base::<u32>(), dims, offset, first, to, f64::from),
@@ -289,6 +308,7 @@ impl Register for f64 {
             let v = (step.row.value)(&RowArgs { x: &x[..args.len()], p: &floats, q: ints, i: first + i });
             *o = match step.out {
                 DType::F32 => v as f32 as f64,
+                DType::F16 => F16::from(v).to_f32() as f64,
                 DType::F64 => v,
                 DType::I32 => v as i64 as i32 as f64,
                 DType::U32 => v as i64 as u32 as f64,

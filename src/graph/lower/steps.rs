@@ -59,6 +59,8 @@ pub(crate) struct Steps {
     pub stores: Vec<Store>,
     /// What a prologue hands to the kernel.
     pub result: Option<Reg>,
+    /// The type of what the kernel around the rows computed.
+    pub root: Option<DType>,
 }
 
 /// How many neighbouring elements a hook is given at once.
@@ -84,6 +86,11 @@ pub(crate) fn in_fours(shape: &[usize]) -> bool {
 const LANES: [&str; 4] = ["x", "y", "z", "w"];
 
 impl Steps {
+    /// Whether it stores single halves that lie two to a word, which no two invocations may write.
+    pub fn shares_words(&self, width: Width, f16: bool) -> bool {
+        width == Width::One && !f16 && self.stores.iter().any(|s| s.dtype == DType::F16)
+    }
+
     /// Make the rows the body of the epilogue hook.
     pub fn emit_epilogue(&self, emit: &mut Emit, bindings: &mut Vec<(BindingText, Binding)>, words: &mut Vec<Word>, width: Width) {
         let mut body = self.body(emit, bindings, words, "e", width);
@@ -91,8 +98,14 @@ impl Steps {
             // The first store takes the name of the kernel's own output, so that shaders that mention it elsewhere stay whole.
             let name = if n == 0 { "y".to_string() } else { format!("y{n}") };
             let at = if width == Width::Four { "i >> 2u" } else { "i" };
-            let _ = writeln!(body, "    {name}[{at}] = {};", reg(s.reg));
-            bind(bindings, name, s.slot, width.of(s.dtype), Access::ReadWrite);
+            let value = self.reg(s.reg);
+            let (element, value) = match (s.dtype, width) {
+                (DType::F16, Width::One) => ("f16".into(), format!("f16(half_of({value}))")),
+                (DType::F16, Width::Four) => ("vec2<u32>".into(), format!("half_words({value})")),
+                _ => (width.of(s.dtype), value),
+            };
+            let _ = writeln!(body, "    {name}[{at}] = {value};");
+            bind(bindings, name, s.slot, element, Access::ReadWrite);
         }
         emit.set_hook("epilogue", &body);
     }
@@ -101,7 +114,7 @@ impl Steps {
     pub fn emit_prologue(&self, emit: &mut Emit, bindings: &mut Vec<(BindingText, Binding)>, words: &mut Vec<Word>, width: Width) {
         let mut body = self.body(emit, bindings, words, "p", width);
         if let Some(r) = self.result {
-            let _ = writeln!(body, "    return {};", reg(r));
+            let _ = writeln!(body, "    return {};", self.reg(r));
         }
         emit.set_hook("load", &body);
     }
@@ -115,8 +128,11 @@ impl Steps {
     fn body(&self, emit: &mut Emit, bindings: &mut Vec<(BindingText, Binding)>, words: &mut Vec<Word>, prefix: &str, width: Width) -> String {
         let mut body = String::new();
         let mut places = Places::new(prefix);
+        if self.rounded(Reg::Root) {
+            let _ = writeln!(body, "    let v0 = {}(v);", width.half());
+        }
         for ((n, load), wide) in self.loads.iter().enumerate().zip(self.wide(width)) {
-            let element = if wide { width.of(load.dtype) } else { load.dtype.wgsl().to_string() };
+            let element = if wide { width.stored(load.dtype) } else { load.dtype.stored().to_string() };
             let same = |(t, b): &&(BindingText, Binding)| b.slot == load.slot && b.access == Access::Read && t.element == element;
             let name = match bindings.iter().find(same) {
                 Some((t, _)) => t.name.clone(),
@@ -151,7 +167,7 @@ impl Steps {
                 uniform.push(word(words, Word::High(at)));
             }
             let call = |lane: Option<usize>| {
-                let part = |r: Reg| lane.map_or_else(|| reg(r), |k| format!("{}.{}", reg(r), LANES[k]));
+                let part = |r: Reg| lane.map_or_else(|| self.reg(r), |k| format!("{}.{}", self.reg(r), LANES[k]));
                 let mut args: Vec<String> = step.args.iter().map(|&r| part(r)).chain(uniform.iter().cloned()).collect();
                 if step.row.uses_index() {
                     args.push(lane.map_or_else(|| "i".into(), |k| format!("i + {k}u")));
@@ -162,9 +178,32 @@ impl Steps {
                 Width::One => call(None),
                 Width::Four => format!("{}({})", width.of(step.out), [0, 1, 2, 3].map(|k| call(Some(k))).join(", ")),
             };
-            let _ = writeln!(body, "    let r{n} = {value};");
+            let _ = match self.rounded(Reg::Step(n as u16)) {
+                true => writeln!(body, "    let r{n} = {}({value});", width.half()),
+                false => writeln!(body, "    let r{n} = {value};"),
+            };
         }
         body
+    }
+
+    /// Whether a value is a half that others go on with: they get it rounded, as they would if it had been stored. (Storing rounds by itself.)
+    fn rounded(&self, r: Reg) -> bool {
+        let dtype = match r {
+            Reg::Root => self.root,
+            Reg::Step(n) => Some(self.steps[n as usize].out),
+            Reg::Load(_) => None,
+        };
+        dtype == Some(DType::F16) && (self.result == Some(r) || self.steps.iter().any(|s| s.args.contains(&r)))
+    }
+
+    /// The name of a value.
+    fn reg(&self, r: Reg) -> String {
+        match r {
+            Reg::Root if self.rounded(r) => "v0".into(),
+            Reg::Root => "v".into(),
+            Reg::Load(n) => format!("x{n}"),
+            Reg::Step(n) => format!("r{n}"),
+        }
     }
 }
 
@@ -176,13 +215,21 @@ impl Width {
             Width::Four => format!("vec4<{}>", dtype.wgsl()),
         }
     }
-}
 
-fn reg(r: Reg) -> String {
-    match r {
-        Reg::Root => "v".into(),
-        Reg::Load(n) => format!("x{n}"),
-        Reg::Step(n) => format!("r{n}"),
+    /// The type of an array's elements that are read so.
+    fn stored(self, dtype: DType) -> String {
+        match self {
+            Width::One => dtype.stored().into(),
+            Width::Four => format!("vec4<{}>", dtype.stored()),
+        }
+    }
+
+    /// The function that rounds to halves.
+    fn half(self) -> &'static str {
+        match self {
+            Width::One => "half_of",
+            Width::Four => "half_of4",
+        }
     }
 }
 

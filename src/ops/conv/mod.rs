@@ -18,7 +18,7 @@ use super::view::ok;
 use crate::device::Caps;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
 use crate::tensor::{DType, Layout, Meta};
 use geometry::{Conv, Geometry, dtype};
 
@@ -125,6 +125,10 @@ macro_rules! common {
     () => {
         fn fuses(&self) -> Fuses {
             Fuses { epilogue: true, prologue: false }
+        }
+
+        fn autocast(&self) -> Autocast {
+            Autocast::Lower
         }
 
         fn saves(&self) -> Saves {
@@ -338,6 +342,7 @@ impl Tensor {
         if bias.shape()[..] != [o] {
             return Err(Error::shape(format!("conv2d: bias of shape {} does not fit {o} output channels", bias.shape())));
         }
-        Tensor::apply_row(super::rows::row("add"), &[], &[&y, &bias.try_reshape([1, o, 1, 1])?])
+        let bias = bias.autocast_beside(&y)?.try_reshape([1, o, 1, 1])?;
+        Tensor::apply_row(super::rows::row("add"), &[], &[&y, &bias])
     }
 }

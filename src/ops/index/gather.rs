@@ -5,7 +5,7 @@ use super::scatter::Scatter;
 use crate::device::Slot;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
 use crate::tensor::{Layout, Meta};
 
 /// Inputs: x and an index of the output's shape (often a small one, expanded). Output element [a, j, b] is x[a, index[a, j, b], b].
@@ -23,6 +23,10 @@ impl Op for Gather {
 
     fn key(&self, key: &mut Key) {
         key.int(self.dim as u64);
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Keep
     }
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {

@@ -141,6 +141,6 @@ impl Tensor {
         if self.shape() != target.shape() {
             return Err(Error::shape(format!("mse_loss: input and target have shapes {} and {}", self.shape(), target.shape())).help("use expand"));
         }
-        reduced(Tensor::apply_row("sub", &[], &[self, target])?.square(), reduction)
+        reduced(Tensor::apply_row("sub", &[], &[&self.autocast_full()?, target])?.square(), reduction)
     }
 }

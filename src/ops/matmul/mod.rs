@@ -14,7 +14,7 @@ use crate::device::Caps;
 use crate::device::cpu::gemm::{Mat, gemm_batch};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Fuses, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Fuses, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
 use crate::tensor::{Layout, Meta, Shape, broadcast};
 
 /// `[batch.., m, k]` x `[batch.., k, n]` to `[batch.., m, n]`, with one batch for both: broadcasting is done by views, whose strides of 0 the kernels read.
@@ -24,6 +24,10 @@ struct MatMul;
 impl Op for MatMul {
     fn name(&self) -> &'static str {
         "matmul"
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Lower
     }
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
@@ -145,12 +149,16 @@ fn matrix<'a>(v: &CpuView<'a>) -> Mat<'a> {
     Mat { data: v.base(), offset: v.layout.offset, row: s[lead], col: s[lead + 1] }
 }
 
-/// What both `infer` and the shapes that a user gave must satisfy.
+/// What `infer` takes.
 fn check(a: &Meta, b: &Meta) -> Result<()> {
     if a.dtype != b.dtype || !a.dtype.is_float() {
         return Err(Error::shape(format!("matmul: takes floats of one type, got {} and {}", a.dtype, b.dtype)).help("convert with to_dtype"));
     }
-    let (x, y) = (&a.shape, &b.shape);
+    shapes(&a.shape, &b.shape)
+}
+
+/// What the shapes that a user gave must satisfy, too. Their types are as autocast makes them.
+fn shapes(x: &Shape, y: &Shape) -> Result<()> {
     if x.rank() == 0 || y.rank() == 0 {
         return Err(Error::shape(format!("matmul: both inputs need at least one dimension: {x} and {y}")));
     }
@@ -179,7 +187,7 @@ impl Tensor {
 
     /// [`Tensor::matmul`], or an error where the shapes do not fit.
     pub fn try_matmul(&self, other: &Tensor) -> Result<Tensor> {
-        check(self.meta(), other.meta())?;
+        shapes(self.shape(), other.shape())?;
         if self.rank() == 1 {
             let y = self.try_reshape(self.shape().with(0, 1))?.try_matmul(other)?;
             let dim = y.rank() - if other.rank() == 1 { 1 } else { 2 };
@@ -247,7 +255,7 @@ impl Tensor {
         let flat = if fold { self.try_reshape(rows)? } else { self.clone() };
         let y = flat.try_matmul(&weight.t())?;
         let y = match bias {
-            Some(b) => Tensor::apply_row(super::rows::row("add"), &[], &[&y, b])?,
+            Some(b) => Tensor::apply_row(super::rows::row("add"), &[], &[&y, &b.autocast_beside(&y)?])?,
             None => y,
         };
         if !fold {

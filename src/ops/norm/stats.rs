@@ -162,9 +162,11 @@ impl<F: Fn([f32; N]) -> [f32; K], const N: usize, const K: usize> Loop for Sums<
             let whole = chain[0].len() / LANES * LANES;
             for at in (0..whole).step_by(LANES) {
                 let part = chain.map(|v| &v[at..at + LANES]);
-                for l in 0..LANES {
-                    let terms = (self.f)(part.map(|v| v[l]));
-                    (0..K).for_each(|k| lanes[k][l] += terms[k]);
+                // One sum after the other: loops over lanes become vectors, and what is computed twice costs less than what is computed one by one.
+                for (k, lanes) in lanes.iter_mut().enumerate() {
+                    for (l, sum) in lanes.iter_mut().enumerate() {
+                        *sum += (self.f)(part.map(|v| v[l]))[k];
+                    }
                 }
             }
             for at in whole..chain[0].len() {

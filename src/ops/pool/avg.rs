@@ -3,7 +3,7 @@
 use super::{Windows, plane, planes_of_task, with_plane};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, Op, Saved, Slots, Tensor};
 use crate::tensor::{DType, Meta};
 use std::ops::Range;
 
@@ -52,6 +52,10 @@ impl Op for AvgPool {
     fn key(&self, key: &mut Key) {
         self.0.key(key);
         key.flag(self.1);
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Keep
     }
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {

@@ -3,7 +3,7 @@
 use super::{Windows, plane, planes_of_task, with_plane};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
 use crate::tensor::{DType, Meta};
 
 /// Two results: the largest element of each window, and where it lies in its plane.
@@ -49,6 +49,10 @@ impl Op for MaxPool {
 
     fn key(&self, key: &mut Key) {
         self.0.key(key);
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Keep
     }
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
@@ -263,6 +267,10 @@ impl Op for PoolGather {
 
     fn key(&self, key: &mut Key) {
         self.0.key(key);
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Keep
     }
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {

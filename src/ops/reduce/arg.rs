@@ -3,7 +3,7 @@
 use crate::device::Slot;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Key, LaunchCtx, Op, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Key, LaunchCtx, Op, Slots, Tensor};
 use crate::tensor::{DType, Layout, Meta};
 
 /// The search; the dimension goes away.
@@ -38,6 +38,10 @@ impl Op for Arg {
 
     fn key(&self, key: &mut Key) {
         key.int(self.dim as u64);
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Keep
     }
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {

@@ -16,7 +16,7 @@ mod tests;
 
 pub use real::Real;
 
-use crate::graph::Tensor;
+use crate::graph::{Autocast, Tensor};
 use crate::tensor::DType;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -55,6 +55,20 @@ pub struct Row {
     /// The stated bound of the f32 values, in WGSL and on the CPU, against the definition: this many times 2^-23 of the largest |result| of the tensor
     /// (0: exact). The functions of shaders/math.wgsl state theirs for every single result.
     pub ulp: f64,
+}
+
+/// Rows that are steep, or lose digits in halves: autocast gives them floats. (Their results are f32, so what follows goes on with that.)
+const FULL: &[&str] = &["reciprocal", "rsqrt", "exp", "expm1", "log", "log1p", "pow", "powi", "pow_scalar", "rdiv_scalar", "softplus", "logsigmoid"];
+
+impl Row {
+    /// What autocast does with its inputs.
+    pub fn autocast(&self) -> Autocast {
+        match self.sig {
+            Sig::Cast(_) | Sig::Source(_) | Sig::Logic => Autocast::Keep,
+            _ if FULL.contains(&self.name) => Autocast::Full,
+            _ => Autocast::Widest,
+        }
+    }
 }
 
 /// A row over a run of elements in f32; `first` is the row-major index of the first.

@@ -141,6 +141,12 @@ rows! {
         value: x, slopes: [One],
         domain: [(-3.0, 3.0)], kinks: [], samples: [[]],
     }
+    /// x as f16: the nearest, ties to even, and an infinity beyond 65504
+    to_f16(x) {
+        sig: Cast(DType::F16), ulp: 0.0, wgsl: "f32(x)",
+        value: x, slopes: [One],
+        domain: [(-3.0, 3.0)], kinks: [], samples: [[]],
+    }
     /// x as f64, on the CPU only
     to_f64(x) {
         sig: Cast(DType::F64), ulp: 0.0, wgsl: "x",

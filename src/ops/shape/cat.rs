@@ -2,7 +2,7 @@
 
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Key, LaunchCtx, Op, Saved, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Key, LaunchCtx, Op, Saved, Slots, Tensor};
 use crate::ops::view::ok;
 use crate::tensor::Meta;
 
@@ -26,6 +26,10 @@ impl Op for Cat {
 
     fn key(&self, key: &mut Key) {
         key.int(self.dim as u64);
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Widest
     }
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {

@@ -2,7 +2,7 @@
 
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, Op, Saved, Slots, Tensor};
 use crate::ops::view::ok;
 use crate::tensor::{DType, Layout, Meta, Shape};
 
@@ -37,6 +37,10 @@ impl Op for Pad {
 
     fn key(&self, key: &mut Key) {
         key.ints(&self.shape);
+    }
+
+    fn autocast(&self) -> Autocast {
+        Autocast::Keep
     }
 
     fn infer(&self, slots: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {

@@ -53,6 +53,31 @@ fn a_start_counts_from_the_time_it_is_told() {
 }
 
 #[test]
+fn the_command_keeps_compiled_pipelines_where_it_is_told() {
+    let place = Place::new();
+    let Ok(adapter) = crate::common::gpu() else {
+        assert!(crate::common::may_lack_gpu(), "the tests need an adapter");
+        return;
+    };
+    let wgrad::Device::Gpu(gpu) = &adapter else { panic!("{adapter:?} is no GPU") };
+    let gives = gpu.wgpu_device().features().contains(wgrad::device::gpu::wgpu::Features::PIPELINE_CACHE);
+    let kept = |folder: &str| std::fs::read_dir(place.path(folder)).map_or(0, |files| files.count());
+    let start = |set: &[(&str, &std::path::Path)]| {
+        let mut command = place.command(&["bench", "--jsonl", "--device", "gpu", "startup_mlp"]);
+        command.env_remove("WGRAD_CACHE").env("XDG_CACHE_HOME", place.path("user")).envs(set.iter().copied());
+        lines(&command.output().unwrap().into());
+    };
+    start(&[("WGRAD_CACHE", "off".as_ref())]);
+    assert!(!place.path("user").join("wgrad").exists());
+    start(&[("WGRAD_CACHE", &place.path("told"))]);
+    assert_eq!((kept("told"), kept("user/wgrad")), (usize::from(gives), 0));
+    if cfg!(target_os = "linux") {
+        start(&[]);
+        assert_eq!(kept("user/wgrad"), usize::from(gives));
+    }
+}
+
+#[test]
 fn a_workload_that_is_not_there_is_refused_with_the_list() {
     let place = Place::new();
     place.fails(&["bench", "--jsonl", "matmul_64", "lenet_trian"], 1, &["there is no workload matmul_64", "elementwise, mlp_train", "startup_lenet"]);
