@@ -38,7 +38,7 @@ pub(crate) use lower::steps::in_fours;
 pub(crate) use mode::{Phase, scope, with_phase, with_scope, without_cuts};
 pub use mode::{PlanName, grad_enabled, no_grad, plan_name, with_grad_mode};
 pub(crate) use node::{GradSlot, Node, NodeState, Value, next_id};
-pub use op::{Arenas, Batched, Fuses, Key, Op, Saved, Saves};
+pub use op::{Arenas, Batched, Elements, Fuses, Key, Op, Saved, Saves};
 #[doc(hidden)]
 pub use plan::Fault;
 pub use slots::Slots;
