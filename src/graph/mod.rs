@@ -26,7 +26,7 @@ mod watch;
 pub(crate) use arena::Arena;
 pub(crate) use autocast::without_autocast;
 pub use autocast::{Autocast, autocast};
-pub(crate) use capture::{Cell, Recorded, Session, drew, mode_changed, touched};
+pub(crate) use capture::{Cell, Recorded, Session, asked_mode, drew, touched};
 pub(crate) use engine::Engine;
 #[doc(hidden)]
 pub use engine::{Planned, plan_with};
