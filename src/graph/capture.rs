@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{Layout, Meta};
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// A named place whose value a step reads, and may replace: a parameter or a buffer.
 pub(crate) trait Cell: Send + Sync {
@@ -33,12 +33,16 @@ struct Draw {
     counter: Arc<AtomicU64>,
 }
 
+/// The flags of modules that were asked whether they are in training, and what they said.
+type Modes = Vec<(Arc<AtomicBool>, bool)>;
+
 /// What happens while a step is recorded.
 #[derive(Default)]
 pub(crate) struct Session {
     inputs: Vec<Value>,
     cells: Vec<(Value, Arc<dyn Cell>)>,
     draws: Vec<Draw>,
+    modes: Modes,
     runs: Vec<Ran>,
     /// Whether a value was brought to the host.
     looked: bool,
@@ -73,16 +77,13 @@ thread_local! {
     static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
 }
 
-/// How often a module went into training or out of it. A step that was captured before is recorded again, for it may be another one now.
-static MODES: AtomicU64 = AtomicU64::new(0);
-
-/// A module goes into training or out of it.
-pub(crate) fn mode_changed() {
-    MODES.fetch_add(1, Relaxed);
-}
-
 fn in_session(f: impl FnOnce(&mut Session)) {
     SESSION.with_borrow_mut(|s| s.as_mut().map_or((), f));
+}
+
+/// A module was asked whether it is in training.
+pub(crate) fn asked_mode(flag: &Arc<AtomicBool>, training: bool) {
+    in_session(|s| s.modes.push((flag.clone(), training)));
 }
 
 /// A cell with this value is read, or its value is about to be replaced.
@@ -266,7 +267,7 @@ pub(crate) struct Recorded {
     made: Vec<Made>,
     /// For each value that the step gives back, which of `made` it is, and its type and shape.
     returns: Vec<(usize, Meta)>,
-    modes: u64,
+    modes: Modes,
 }
 
 impl Recorded {
@@ -275,7 +276,7 @@ impl Recorded {
     /// # Errors
     /// In words: why it can only be recorded, each time.
     pub fn of(session: Session, inputs: &[&Tensor], returned: &[Tensor], floats: &[f64]) -> Result<Recorded, String> {
-        let Session { cells, draws, mut runs, looked, .. } = session;
+        let Session { cells, draws, modes, mut runs, looked, .. } = session;
         if looked {
             return Err("a value is read inside the step".into());
         }
@@ -334,7 +335,7 @@ impl Recorded {
         let pattern = pattern(&inputs.iter().map(|t| t.value().base()).collect::<Vec<_>>());
         let updates = updates().map(|u| u.0).collect();
         let Ran { key, data, plan, policy, alias, offsets, .. } = ran;
-        Ok(Recorded { key, plan, policy, data, offsets, updates, given, pattern, draws, drawn, leaves, alias, made, returns, modes: MODES.load(Relaxed) })
+        Ok(Recorded { key, plan, policy, data, offsets, updates, given, pattern, draws, drawn, leaves, alias, made, returns, modes })
     }
 
     /// Whether inputs like these were given.
@@ -388,7 +389,8 @@ impl Recorded {
     /// Device failures. Only the draws are spent then.
     pub fn replay(&self, engine: &Arc<Engine>, inputs: &[&Tensor], floats: &[f64]) -> Result<Option<Vec<Tensor>>> {
         let usual = mode::grad_enabled() && mode::scope() == 0 && mode::cuts() && !watch::is_on();
-        if !usual || self.modes != MODES.load(Relaxed) || inputs.iter().any(|t| !Arc::ptr_eq(t.engine(), engine)) {
+        let same_modes = self.modes.iter().all(|(flag, training)| flag.load(Relaxed) == *training);
+        if !usual || !same_modes || inputs.iter().any(|t| !Arc::ptr_eq(t.engine(), engine)) {
             return Ok(None);
         }
         let bases: Vec<&Value> = inputs.iter().map(|t| t.value().base()).collect();

@@ -2,7 +2,7 @@
 
 use super::Tensor;
 use super::arena::{Arena, lies_at, move_to};
-use super::canon::{self, Canon, CanonInput, CanonNode, Place, Src};
+use super::canon::{self, Canon, Place, Src};
 use super::capture;
 use super::explain;
 use super::mode;
@@ -245,8 +245,37 @@ struct Move {
     to: Storage,
 }
 
+/// How a plan reads one of its leaves.
+#[derive(Clone, Default)]
+struct LeafUse {
+    /// How many inputs read it.
+    reads: u32,
+    /// Whether an update does.
+    by_update: bool,
+    /// Whether a node that backward may walk after this run keeps a handle on it.
+    kept: bool,
+}
+
+fn leaf_uses(canon: &Canon) -> Vec<LeafUse> {
+    let mut uses = vec![LeafUse::default(); canon.leaves.len()];
+    for node in &canon.nodes {
+        let is_update = node.op.arenas().is_some();
+        for x in &node.inputs {
+            if let Src::Leaf(l) = x.src {
+                let leaf = &mut uses[l as usize];
+                leaf.reads += 1;
+                leaf.by_update |= is_update;
+                leaf.kept |= x.kept;
+            }
+        }
+    }
+    uses
+}
+
 /// For every arena slice that the plan writes: if its present value is still wanted, it moves to a buffer of its own first.
 fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Result<Vec<Move>> {
+    let uses = leaf_uses(canon);
+    let leaves: HashMap<(*const Node, u8), usize> = canon.leaves.iter().enumerate().map(|(l, v)| ((Arc::as_ptr(&v.node), v.out), l)).collect();
     let mut moves = Vec::new();
     for k in 0..canon.outputs.len() {
         let Place::Arena(leaf, slice) = canon.outputs[k].place else { continue };
@@ -256,18 +285,15 @@ fn rescue(canon: &mut Canon, engine: &Engine, lost: bool, missed: bool) -> Resul
         if !lies_at(&owner, &from) {
             continue;
         }
-        let as_leaf = canon.leaves.iter().position(|l| l.same(&owner));
+        let as_leaf = leaves.get(&(Arc::as_ptr(&owner.node), owner.out)).copied();
+        let used = as_leaf.map_or_else(LeafUse::default, |l| uses[l].clone());
         let is_update = canon.nodes[canon.outputs[k].node as usize].op.arenas().is_some();
-        let is_owner = |x: &CanonInput| as_leaf.is_some_and(|l| x.src == Src::Leaf(l as u32));
-        let reads = |n: &CanonNode| n.inputs.iter().filter(|x| is_owner(x)).count() as u32;
         // Updates are the last to run, so what else the plan reads of the slice comes before; but another's gradient may be this parameter's value itself.
         // A gradient is written somewhere in the middle.
-        let read_here = as_leaf.is_some() && (!is_update || canon.nodes.iter().any(|n| n.op.arenas().is_some() && reads(n) > 0));
+        let read_here = as_leaf.is_some() && (!is_update || used.by_update);
         let slot = owner.slot();
-        let reads_here: u32 = canon.nodes.iter().map(reads).sum();
         // Nodes of this plan that backward may walk after it will keep a handle on what they read.
-        let kept = canon.nodes.iter().flat_map(|n| &n.inputs).any(|x| x.kept && is_owner(x));
-        let wanted = slot.handles.load(Relaxed) > 0 || slot.consumers.load(Relaxed) > reads_here || kept;
+        let wanted = slot.handles.load(Relaxed) > 0 || slot.consumers.load(Relaxed) > used.reads || used.kept;
         if (wanted && !lost) || (read_here && !missed) {
             let to = engine.alloc(from.bytes)?;
             if let (Some(l), true) = (as_leaf, read_here) {

@@ -26,7 +26,7 @@ mod watch;
 pub(crate) use arena::Arena;
 pub(crate) use autocast::without_autocast;
 pub use autocast::{Autocast, autocast};
-pub(crate) use capture::{Cell, Recorded, Session, drew, mode_changed, touched};
+pub(crate) use capture::{Cell, Recorded, Session, asked_mode, drew, touched};
 pub(crate) use engine::Engine;
 #[doc(hidden)]
 pub use engine::{Planned, plan_with};
@@ -38,7 +38,7 @@ pub(crate) use lower::steps::in_fours;
 pub(crate) use mode::{Phase, matmul_precision, scope, with_phase, with_scope, without_cuts};
 pub use mode::{MatmulPrecision, PlanName, grad_enabled, no_grad, plan_name, with_grad_mode, with_matmul_precision};
 pub(crate) use node::{GradSlot, Node, NodeState, Value, next_id};
-pub use op::{Arenas, Batched, Fuses, Key, Op, Saved, Saves};
+pub use op::{Arenas, Batched, Elements, Fuses, Key, Op, Saved, Saves};
 #[doc(hidden)]
 pub use plan::Fault;
 pub use slots::Slots;

@@ -59,7 +59,7 @@ pub enum MatmulPrecision {
     /// In f32.
     #[default]
     Highest,
-    /// As sums of three products of f16, each factor split in two: about 22 of the 24 bits of f32.
+    /// As sums of three products of f16, each factor split in two: about 22 of the 24 bits of f32. What is infinite may become a NaN.
     High,
     /// Factors rounded to f16, sums in f32: 11 bits.
     Medium,

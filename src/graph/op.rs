@@ -87,6 +87,9 @@ pub struct Arenas {
     pub grads: Vec<(usize, u32)>,
 }
 
+/// Fills a run of elements from a row-major index on.
+pub type Elements<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
+
 /// An operation. Its fields are integers only: floats, positions and seeds are slots of the node, so that they are data wherever a plan runs.
 pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     /// PyTorch's name for it.
@@ -162,6 +165,25 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     /// A faster implementation of the same for f32, where there is one; false means it did nothing.
     fn cpu_fast(&self, _slots: &Slots, _inputs: &[CpuView<'_>], _outputs: &mut [CpuViewMut<'_>], _threads: &Threads) -> Result<bool> {
         Ok(false)
+    }
+
+    /// The same where rows make input 0, which [`Fuses::prologue`] allows, and it lies nowhere: `load(first, to)` fills `to` with its elements from the
+    /// row-major index `first` on. False means it did nothing; then the input is laid out after all.
+    fn cpu_fast_loading(
+        &self,
+        _slots: &Slots,
+        _load: &(dyn Fn(usize, &mut [f32]) + Sync),
+        _inputs: &[CpuView<'_>],
+        _outputs: &mut [CpuViewMut<'_>],
+        _threads: &Threads,
+    ) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// For f32 results whose elements are computed one by one: what fills a run of them, from a row-major index on. Rows that follow the op then take its
+    /// result block by block, before it leaves the caches. Must give the bits of `cpu_fast`.
+    fn cpu_elements<'a>(&'a self, _slots: &'a Slots, _inputs: &'a [CpuView<'a>]) -> Option<Elements<'a>> {
+        None
     }
 
     /// The launches that compute the outputs on a GPU.

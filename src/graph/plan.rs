@@ -73,7 +73,7 @@ pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Po
     let program = match device {
         Device::Cpu(cpu) => {
             let fuse = policy.fuse && !cpu.definition;
-            let groups = fuse::fuse(canon, FuseLimits { rows: fuse, prologue: false, bindings: 8, caps: None });
+            let groups = fuse::fuse(canon, FuseLimits { rows: fuse, prologue: fuse, bindings: 8, caps: None });
             Program::Host(lower::lower_host(canon, &groups, cpu.definition, policy.fault)?)
         }
         #[cfg(feature = "gpu")]

@@ -12,7 +12,7 @@ use std::fmt::Write;
 pub struct BindingText {
     /// The variable's name.
     pub name: String,
-    /// The array's element type. `half` (or `vec4<half>`) for halves that are read: wherever the text reads the array, it gets an `f32` (or four).
+    /// The array's element type. `half` (or `vec2<half>`, `vec4<half>`) for halves that are read: wherever the text reads the array, it gets `f32`s.
     pub element: String,
     /// Read, or read and write.
     pub access: Access,
@@ -41,7 +41,8 @@ impl Emit {
         self.f16 = on;
     }
 
-    fn fail(&mut self, what: String) {
+    /// Let [`Emit::finish`] fail, and say what is wrong.
+    pub(crate) fn fail(&mut self, what: String) {
         let e = Error::internal(format!("kernel {}: {what}", self.name));
         self.error.get_or_insert(e);
     }
@@ -113,7 +114,7 @@ impl Emit {
         let halves: Vec<Option<Halves>> = bindings.iter().map(|b| Halves::of(b, self.f16)).collect();
         let elements = bindings.iter().zip(&halves).map(|(b, h)| h.as_ref().map_or(b.element.as_str(), |h| h.element));
         let elements: Vec<&str> = elements.collect();
-        if !out.contains("enable f16;") && elements.iter().any(|e| matches!(*e, "f16" | "vec4<f16>")) {
+        if !out.contains("enable f16;") && elements.iter().any(|e| e.contains("f16")) {
             out.push_str("enable f16;\n");
         }
         let _ = writeln!(out, "@group(0) @binding(0) var<uniform> u: array<vec4<u32>, {}>;", words.div_ceil(4).max(1));
@@ -157,6 +158,8 @@ impl Halves {
         let (element, to, value) = match (b.element.as_str(), f16) {
             ("half", true) => ("f16", "f32", format!("f32({name}[i])")),
             ("half", false) => ("u32", "f32", format!("half_from({name}[i >> 1u], i)")),
+            ("vec2<half>", true) => ("vec2<f16>", "vec2<f32>", format!("vec2<f32>({name}[i])")),
+            ("vec2<half>", false) => ("u32", "vec2<f32>", format!("half_from4(vec2<u32>({name}[i], 0u)).xy")),
             ("vec4<half>", true) => ("vec4<f16>", "vec4<f32>", format!("vec4<f32>({name}[i])")),
             ("vec4<half>", false) => ("vec2<u32>", "vec4<f32>", format!("half_from4({name}[i])")),
             _ => return None,

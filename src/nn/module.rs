@@ -2,7 +2,7 @@
 
 use super::{Buffer, Param};
 use crate::error::{Error, Result};
-use crate::graph::{self, Tensor};
+use crate::graph::Tensor;
 use crate::tensor::{DType, Meta, Shape};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub trait Module: Debug + Send + Sync {
         let _ = visitor; // made of nothing
     }
 
-    /// Called when this module (its children are told on their own) goes into training or out of it.
+    /// Called when this module (its children are told on their own) goes into training or out of it. A [`Mode`](super::Mode) keeps that.
     fn on_training(&self, on: bool) {
         let _ = on; // the same in both
     }
@@ -92,7 +92,6 @@ pub trait Module: Debug + Send + Sync {
 
     /// Switch this module and all within it to training or to evaluation.
     fn set_training(&self, on: bool) {
-        graph::mode_changed();
         self.on_training(on);
         self.visit(&mut Visitor::new(&mut |_, part| {
             if let Part::Module(m) = part {

@@ -1,7 +1,7 @@
 //! Adam and AdamW.
 
 use super::optimizer::{Core, OverArenas};
-use super::update::Rule;
+use super::update::{Rule, block};
 use crate::error::{Error, Result};
 use crate::nn::Param;
 
@@ -52,7 +52,7 @@ macro_rules! rule {
             states: $states,
             floats: 12,
             f64: formula!(f64, $ams),
-            f32: formula!(f32, $ams),
+            block: |f, k, g, p, s| block::<12, { $states.len() }>(formula!(f32, $ams), f, k, g, p, s),
             correct: |f, skipped| {
                 let grown = |log: f64| (f[6] * log).exp_m1() / ((f[6] - skipped) * log).exp_m1();
                 let (first, second) = (grown(f[10]), grown(f[11]));

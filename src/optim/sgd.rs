@@ -1,7 +1,7 @@
 //! Stochastic gradient descent, with momentum and Nesterov's form of it.
 
 use super::optimizer::{Core, OverArenas};
-use super::update::Rule;
+use super::update::{Rule, block};
 use crate::error::{Error, Result};
 use crate::nn::Param;
 
@@ -67,7 +67,7 @@ static PLAIN: Rule = Rule {
     states: &[],
     floats: 8,
     f64: plain!(f64),
-    f32: plain!(f32),
+    block: |f, k, g, p, s| block::<8, 0>(plain!(f32), f, k, g, p, s),
     correct: |_, _| {},
     wgsl: "
     let a = floats(f);
@@ -79,7 +79,7 @@ static MOMENTUM: Rule = Rule {
     states: &["momentum_buffer"],
     floats: 8,
     f64: momentum!(f64),
-    f32: momentum!(f32),
+    block: |f, k, g, p, s| block::<8, 1>(momentum!(f32), f, k, g, p, s),
     correct: |f, skipped| {
         if f[6] - skipped == 1.0 {
             (f[2], f[3]) = (0.0, 1.0);

@@ -1,10 +1,14 @@
 //! The update as an operation of the graph: a rule applied to every element of an arena, in place.
 
 use crate::device::Slot;
-use crate::device::cpu::{CpuView, CpuViewMut, Threads};
+use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
 use crate::error::{Error, Result};
 use crate::graph::{Arenas, Autocast, Key, LaunchCtx, Op, Slots};
 use crate::tensor::{DType, Meta};
+use smallvec::SmallVec;
+
+/// `(floats, what gradients are multiplied by, gradients, values, each state)` of a run of elements.
+type Block = fn(&[f32], f32, &[f32], &mut [f32], &mut [&mut [f32]]);
 
 /// A rule: what one step does to one element.
 pub(super) struct Rule {
@@ -16,13 +20,55 @@ pub(super) struct Rule {
     pub floats: usize,
     /// `(floats, gradient, value, state)`: the new value; the state is updated in place.
     pub f64: fn(&[f64], f64, f64, &mut [f64]) -> f64,
-    /// The same in f32.
-    pub f32: fn(&[f32], f32, f32, &mut [f32]) -> f32,
+    /// The same in f32, over a run of elements.
+    pub block: Block,
     /// `(floats, skipped)`: the floats as they are where that many of the steps that they count were skipped. The shader's rule does the same.
     pub correct: fn(&mut [f64], f64),
     /// The same, as the body of `update` in shaders/optim/update.wgsl, for four elements at once.
     pub wgsl: &'static str,
 }
+
+/// A rule of `F` floats and `S` states over a run of elements. The sizes are in the type so that the compiler takes many elements at once.
+pub(super) fn block<const F: usize, const S: usize>(
+    rule: impl Fn(&[f32], f32, f32, &mut [f32]) -> f32,
+    floats: &[f32],
+    inverse: f32,
+    grads: &[f32],
+    values: &mut [f32],
+    states: &mut [&mut [f32]],
+) {
+    let n = values.len();
+    let floats: &[f32; F] = floats.try_into().expect("as many floats as the rule says");
+    let states: &mut [&mut [f32]; S] = states.try_into().expect("as many states as the rule says");
+    widely(Run { rule, floats, inverse, grads: &grads[..n], values, states: states.each_mut().map(|s| &mut s[..n]) });
+}
+
+struct Run<'a, R, const F: usize, const S: usize> {
+    rule: R,
+    floats: &'a [f32; F],
+    inverse: f32,
+    grads: &'a [f32],
+    values: &'a mut [f32],
+    states: [&'a mut [f32]; S],
+}
+
+impl<R: Fn(&[f32], f32, f32, &mut [f32]) -> f32, const F: usize, const S: usize> Loop for Run<'_, R, F, S> {
+    type Out = ();
+    #[inline(always)]
+    fn run(self) {
+        let Run { rule, floats, inverse, grads, values, states } = self;
+        for i in 0..values.len() {
+            let mut state = std::array::from_fn::<f32, S, _>(|s| states[s][i]);
+            values[i] = rule(floats, grads[i] * inverse, values[i], &mut state);
+            for s in 0..S {
+                states[s][i] = state[s];
+            }
+        }
+    }
+}
+
+/// Elements of one task of an update on the CPU.
+const TASK: usize = 1 << 13;
 
 impl std::fmt::Debug for Rule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -160,32 +206,29 @@ impl Op for Update {
         let floats: Vec<f32> = floats.iter().map(|&f| f as f32).collect();
         let inverse = inverse as f32;
         let (values, states) = outputs.split_at_mut(self.n());
-        // Each parameter with its slices of the states: disjoint, so that threads may share them out.
+        let grads: Vec<_> = inputs[..self.n()].iter().map(|g| g.elements::<f32>()).collect();
+        // Runs of each parameter with its slices of the states: disjoint, so that threads may share them out.
         let mut rests: Vec<(&mut [f32], usize)> = states.iter_mut().map(|s| (s.elements::<f32>(), 0)).collect();
-        let mut tasks = Vec::with_capacity(self.n());
+        let mut tasks = Vec::new();
         for (i, out) in values.iter_mut().enumerate() {
-            let n = out.meta.numel();
-            let parts: Vec<&mut [f32]> = rests
-                .iter_mut()
-                .map(|(rest, at)| {
-                    let (_, tail) = std::mem::take(rest).split_at_mut(self.offsets[i] - *at);
-                    let (part, tail) = tail.split_at_mut(n);
-                    (*rest, *at) = (tail, self.offsets[i] + n);
-                    part
-                })
-                .collect();
-            tasks.push((i, out, parts));
+            for (piece, out) in out.elements::<f32>().chunks_mut(TASK).enumerate() {
+                let (first, n) = (piece * TASK, out.len());
+                let begin = self.offsets[i] + first;
+                let parts: SmallVec<[&mut [f32]; 3]> = rests
+                    .iter_mut()
+                    .map(|(rest, at)| {
+                        let (_, tail) = std::mem::take(rest).split_at_mut(begin - *at);
+                        let (part, tail) = tail.split_at_mut(n);
+                        (*rest, *at) = (tail, begin + n);
+                        part
+                    })
+                    .collect();
+                tasks.push((i, &grads[i][first..first + n], out, parts));
+            }
         }
         let (size, rule) = (self.rule.floats, self.rule);
-        threads.each_of(tasks, |_, (i, out, mut parts)| {
-            let f = &floats[self.groups[i] as usize * size..][..size];
-            let grad = inputs[i].elements::<f32>();
-            let mut state = [0f32; 4];
-            for (j, (x, &g)) in out.elements::<f32>().iter_mut().zip(grad.iter()).enumerate() {
-                parts.iter().zip(&mut state).for_each(|(p, s)| *s = p[j]);
-                *x = (rule.f32)(f, g * inverse, *x, &mut state);
-                parts.iter_mut().zip(&state).for_each(|(p, s)| p[j] = *s);
-            }
+        threads.each_of(tasks, |_, (i, grads, values, mut states)| {
+            (rule.block)(&floats[self.groups[i] as usize * size..][..size], inverse, grads, values, &mut states);
         });
         Ok(true)
     }

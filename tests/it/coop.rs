@@ -92,7 +92,9 @@ fn what_is_not_finite_stays_so() {
     let b = Tensor::ones([16, 16], &device);
     for precision in [MatmulPrecision::Medium, MatmulPrecision::High] {
         let y = with_matmul_precision(precision, || a.matmul(&b)).to_vec::<f32>().unwrap();
-        assert!(y[..16].iter().all(|v| *v == f32::INFINITY), "{precision:?}: {:?}", &y[..16]);
+        // An infinite half times the low half of one, which is zero, is a NaN.
+        let infinite = |v: &f32| if precision == MatmulPrecision::High { !v.is_finite() } else { *v == f32::INFINITY };
+        assert!(y[..16].iter().all(infinite), "{precision:?}: {:?}", &y[..16]);
         assert!(y[48..64].iter().all(|v| v.is_nan()) && y[64..].iter().all(|v| v.is_finite()), "{precision:?}");
     }
 }
@@ -100,15 +102,15 @@ fn what_is_not_finite_stays_so() {
 #[test]
 fn gradients_are_computed_at_the_precision_of_the_product() {
     let Some(device) = emulating(16) else { return };
-    let before = |device: &Device| device.counters().dispatches;
     let x = Tensor::new(values(32 * 48, 1, 1.0), [32, 48], &device).unwrap().requires_grad().unwrap();
     let w = Tensor::new(values(48 * 40, 2, 1.0), [48, 40], &device).unwrap().requires_grad().unwrap();
     let y = with_matmul_precision(MatmulPrecision::High, || x.matmul(&w));
-    let at = before(&device);
     y.sum_all().backward().unwrap();
+    let before = device.counters().dispatches;
     let gradients = [x.grad().unwrap().to_vec::<f32>().unwrap(), w.grad().unwrap().to_vec::<f32>().unwrap()];
     // Each product of the gradients has its scales before it.
-    assert!(before(&device) - at >= 4, "{}", before(&device) - at);
+    let did = device.counters().dispatches - before;
+    assert!(did >= 4, "{did}");
     let want: Vec<f32> = w.to_vec::<f32>().unwrap().chunks(40).map(|row| row.iter().sum()).collect();
     for (i, g) in gradients[0].iter().enumerate() {
         assert!((g - want[i % 48]).abs() < 1e-4, "{i}: {g}, {}", want[i % 48]);

@@ -5,13 +5,17 @@ mod memory;
 #[cfg(feature = "cli")]
 pub(crate) mod peak;
 mod run;
+mod scratch;
 mod threads;
 mod view;
+mod wide;
 
 pub(crate) use memory::CpuBuffer;
 pub(crate) use run::PreparedHost;
+pub use scratch::with_scratch;
 pub use threads::Threads;
 pub use view::{CpuView, CpuViewMut};
+pub use wide::{Loop, widely};
 
 use super::counters::Counters;
 use crate::error::Result;

@@ -7,6 +7,7 @@ use crate::env;
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What WGRAD_POISON fills memory with: a NaN whether a word of an f32 or half of an f64, and far out of range as an index.
 const POISON: u32 = 0x7ff8_0000;
@@ -141,7 +142,28 @@ impl Cpu {
         if prepared.poison {
             poison(&slots, &copies)?;
         }
+        if env::debug() >= 2 {
+            return self.profile(prepared, data, &slots);
+        }
         prepared.program.steps.iter().try_for_each(|step| self.step(step, data, &slots))
+    }
+
+    /// Run the steps, and tell how long each took, the dearest first.
+    fn profile(&self, prepared: &PreparedHost, data: &[u64], slots: &Slots<'_>) -> Result<()> {
+        let mut rows: Vec<(f64, &str)> = Vec::with_capacity(prepared.program.steps.len());
+        for step in &prepared.program.steps {
+            let began = Instant::now();
+            self.step(step, data, slots)?;
+            rows.push((began.elapsed().as_secs_f64() * 1e6, &step.label));
+        }
+        let total: f64 = rows.iter().map(|r| r.0).sum();
+        env::tell(2, || {
+            let mut lines: Vec<String> =
+                rows.iter().enumerate().map(|(n, (us, label))| format!("{us:10.1} us {:5.1} %  {n:4}  {label}", 100.0 * us / total)).collect();
+            lines.sort_by(|a, b| b.cmp(a));
+            format!("{} steps, {total:.1} us on cpu:\n{}", rows.len(), lines.join("\n"))
+        });
+        Ok(())
     }
 
     /// The memory of a storage.

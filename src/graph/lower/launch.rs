@@ -211,10 +211,16 @@ impl Call<'_, '_> {
     }
 
     fn bind(mut self, name: &str, slot: Slot, element: &str, access: Access) -> Self {
-        let halves = access == Access::Read && self.ctx.inputs.iter().any(|i| i.slot == slot && i.meta.dtype == DType::F16);
+        let ours = matches!(self.text, Text::Ours(_));
+        let halves = ours && access == Access::Read && self.ctx.inputs.iter().any(|i| i.slot == slot && i.meta.dtype == DType::F16);
         let element = match (halves, element) {
             (true, "f32") => "half",
+            (true, "vec2<f32>") => "vec2<half>",
             (true, "vec4<f32>") => "vec4<half>",
+            (true, other) => {
+                self.text.edit(|e| e.fail(format!("{name} holds halves, which are not read as {other}")));
+                other
+            }
             _ => element,
         };
         self.bindings.push((BindingText { name: name.into(), element: element.into(), access }, Binding { slot, access }));

@@ -5,6 +5,7 @@ mod halves;
 mod host;
 pub mod launch;
 mod places;
+mod runner;
 pub(crate) mod steps;
 
 pub(crate) use gpu::lower as lower_gpu;

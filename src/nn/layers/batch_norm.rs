@@ -5,10 +5,9 @@ use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::nn::module::single_of;
 use crate::nn::table::{Key, KeyDefault::*, Spec, key};
-use crate::nn::{Buffer, LayerEntry, Module, Param, Visitor, init};
+use crate::nn::{Buffer, LayerEntry, Mode, Module, Param, Visitor, init};
 use crate::ops;
 use crate::tensor::{DType, Meta};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Settings of a batch norm, with PyTorch's defaults.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,7 +34,7 @@ struct BatchNorm {
     affine: Option<(Param, Param)>,
     running_mean: Buffer,
     running_var: Buffer,
-    training: AtomicBool,
+    mode: Mode,
 }
 
 impl BatchNorm {
@@ -49,7 +48,7 @@ impl BatchNorm {
         let (zeros, ones) = (init::zeros([channels], device)?, init::ones([channels], device)?);
         let affine = if config.affine { Some((Param::new(&ones)?, Param::new(&zeros)?)) } else { None };
         let (running_mean, running_var) = (Buffer::new(&zeros), Buffer::new(&ones));
-        Ok(BatchNorm { config, affine, running_mean, running_var, training: AtomicBool::new(true) })
+        Ok(BatchNorm { config, affine, running_mean, running_var, mode: Mode::default() })
     }
 
     fn channels(&self) -> usize {
@@ -57,7 +56,7 @@ impl BatchNorm {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let training = self.training.load(Relaxed);
+        let training = self.mode.is_training();
         let BatchNormConfig { eps, momentum, .. } = self.config;
         let affine = self.affine.as_ref().map(|(w, b)| [w.tensor(), b.tensor()]);
         let (mean, var) = (self.running_mean.tensor(), self.running_var.tensor());
@@ -150,7 +149,7 @@ macro_rules! batch_norms {
                     self.0.visit(visitor);
                 }
                 fn on_training(&self, on: bool) {
-                    self.0.training.store(on, Relaxed);
+                    self.0.mode.set(on);
                 }
                 fn extra(&self) -> String {
                     self.0.extra()

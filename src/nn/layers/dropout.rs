@@ -4,11 +4,10 @@ use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::nn::module::single_float;
 use crate::nn::table::{KeyDefault::*, Spec, key};
-use crate::nn::{LayerEntry, Module};
+use crate::nn::{LayerEntry, Mode, Module};
 use crate::ops::Generator;
 use crate::tensor::Meta;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// In training: sets each value to 0 with probability `p` and scales the others by `1 / (1 - p)`. In evaluation: gives back its input.
 ///
@@ -27,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 pub struct Dropout {
     p: f64,
     generator: Arc<Generator>,
-    training: AtomicBool,
+    mode: Mode,
 }
 
 impl Dropout {
@@ -39,7 +38,7 @@ impl Dropout {
         if !(0.0..=1.0).contains(&p) {
             return Err(Error::invalid(format!("dropout: p must be from 0 to 1: {p}")));
         }
-        Ok(Dropout { p, generator: generator.clone(), training: AtomicBool::new(true) })
+        Ok(Dropout { p, generator: generator.clone(), mode: Mode::default() })
     }
 }
 
@@ -49,7 +48,7 @@ impl Module for Dropout {
     }
 
     fn try_forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.try_dropout(self.p, self.training.load(Relaxed), &self.generator)
+        x.try_dropout(self.p, self.mode.is_training(), &self.generator)
     }
 
     fn check(&self, inputs: &[Meta]) -> Result<Meta> {
@@ -57,7 +56,7 @@ impl Module for Dropout {
     }
 
     fn on_training(&self, on: bool) {
-        self.training.store(on, Relaxed);
+        self.mode.set(on);
     }
 
     fn extra(&self) -> String {

@@ -1,76 +1,36 @@
-//! The fast CPU path of convolutions: the windows of a few images (or of a few rows of one) are laid out as the columns of a matrix that stays in the second
-//! cache level, and matrixmultiply does the rest. Work is cut by the shape of one model only, and sums run in a fixed order.
+//! The fast CPU path of convolutions: products whose right operand is the image itself, laid out so that each term of all windows of a row is a row of it.
+//! Work is cut by the shape of one model only, and sums run in a fixed order.
 
 use super::geometry::Geometry;
-use crate::device::cpu::Threads;
-use crate::device::cpu::gemm::{Mat, gemm};
-use std::cell::RefCell;
+use super::planes::Planes;
+use super::spread;
+use crate::device::cpu::{Threads, with_scratch};
+use crate::device::cpu::gemm::{BLOCK, Mat, Panel, Places, Rows, Terms, blocks, gemm, pack_right, panels, panels_width, product};
 use std::ops::Range;
 
-/// Elements of the matrix of windows: half a megabyte.
-const COLUMNS: usize = 1 << 17;
-/// Multiplications of one task: tens of microseconds, well above what waking a thread costs.
+/// Multiplications of one task: tens of microseconds, well above what handing it to a thread costs.
 const TASK: usize = 1 << 20;
 /// The most parts that the sum of a weight's gradient is cut into.
 const PARTS: usize = 8;
+/// Positions that are laid out together, where windows are.
+const COLUMNS: usize = 512;
+/// Elements that are copied at once.
+const STRIDE: usize = 8;
 
-/// How the positions of a model's images are cut into matrices.
-#[derive(Clone, Copy, Debug)]
-struct Tiling {
-    /// Images in one matrix.
-    images: usize,
-    /// Rows of the result in one matrix: all of them where it holds several images.
-    rows: usize,
-    /// Images of one task, a multiple of `images`.
-    task: usize,
-}
-
-impl Tiling {
-    fn of(g: &Geometry) -> Tiling {
-        let columns = (COLUMNS / g.k().max(1)).clamp(64, 512);
-        let most = if pointwise(g) { 1 } else { columns / g.positions().max(1) };
-        // As even as can be: 64 images are nine matrices of 7 and one of 1, or ten of 6 and 7.
-        let images = g.n.div_ceil(g.n.div_ceil(most.max(1)).max(1)).max(1);
-        let rows = if images > 1 || g.positions() <= columns { g.oh } else { (columns / g.ow).max(1) };
-        let work = (g.result() * g.k()).max(1);
-        Tiling { images, rows, task: TASK.div_ceil(work).next_multiple_of(images) }
-    }
-
-    /// Columns of the largest matrix.
-    fn columns(&self, g: &Geometry) -> usize {
-        self.images * self.rows * g.ow
-    }
-}
-
-/// Whether each window is one pixel, in order: then the image itself is the matrix.
-fn pointwise(g: &Geometry) -> bool {
-    g.taps() == 1 && g.stride == [1, 1] && g.padding == [0, 0]
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Run `f` with two buffers of this thread; their content is undefined.
-fn with_scratch<R>(first: usize, second: usize, f: impl FnOnce(&mut [f32], &mut [f32]) -> R) -> R {
-    SCRATCH.with_borrow_mut(|s| {
-        if s.len() < first + second {
-            s.resize(first + second, 0.0);
-        }
-        let (a, b) = s[..first + second].split_at_mut(first);
-        f(a, b)
-    })
+/// Images of one task.
+pub(super) fn images_of_task(g: &Geometry) -> usize {
+    TASK.div_ceil((g.result() * g.k()).max(1))
 }
 
 /// Cut `out`, which holds `each` elements an image, into tasks: `f(model, images within the model, part)`.
-fn each_task(g: &Geometry, tiling: Tiling, each: usize, out: &mut [f32], threads: &Threads, f: impl Fn(usize, Range<usize>, &mut [f32]) + Send + Sync) {
+pub(super) fn each_task(g: &Geometry, task: usize, each: usize, out: &mut [f32], threads: &Threads, f: impl Fn(usize, Range<usize>, &mut [f32]) + Send + Sync) {
     if out.is_empty() {
         return;
     }
     let mut tasks = Vec::new();
     for (m, of_model) in out.chunks_mut(g.n * each).enumerate() {
-        for (t, part) in of_model.chunks_mut(tiling.task * each).enumerate() {
-            tasks.push((m, t * tiling.task, part));
+        for (t, part) in of_model.chunks_mut(task * each).enumerate() {
+            tasks.push((m, t * task, part));
         }
     }
     threads.each_of(tasks, |_, (m, first, part)| {
@@ -79,251 +39,206 @@ fn each_task(g: &Geometry, tiling: Tiling, each: usize, out: &mut [f32], threads
     });
 }
 
-/// The matrices of a range of images: `f(images, rows)`.
-fn each_tile(g: &Geometry, tiling: Tiling, images: Range<usize>, mut f: impl FnMut(Range<usize>, Range<usize>)) {
-    for first in images.clone().step_by(tiling.images) {
-        for row in (0..g.oh).step_by(tiling.rows) {
-            f(first..(first + tiling.images).min(images.end), row..(row + tiling.rows).min(g.oh));
-        }
-    }
-}
-
 /// `y` of `x` and `w`.
 pub(super) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32], threads: &Threads) {
-    let tiling = Tiling::of(g);
-    let (k, p) = (g.k(), g.positions());
-    each_task(g, tiling, g.result(), y, threads, |m, images, part| {
-        let base = images.start;
-        with_scratch(k * tiling.columns(g), g.og * tiling.columns(g), |windows, product| {
-            each_tile(g, tiling, images, |images, rows| {
-                for group in 0..g.groups {
-                    let columns = images.len() * rows.len() * g.ow;
-                    let weight = Mat { data: w, offset: m * g.weight() + group * g.og * k, row: k as isize, col: 1 };
-                    let b = gather(g, x, m, group, &images, &rows, windows);
-                    let at = |image: usize| (image - base) * g.result() + group * g.og * p + rows.start * g.ow;
-                    if images.len() == 1 {
-                        gemm(g.og, k, columns, weight, b, 0.0, &mut part[at(images.start)..], p);
-                        continue;
-                    }
-                    gemm(g.og, k, columns, weight, b, 0.0, product, columns);
-                    for (i, image) in images.clone().enumerate() {
-                        for o in 0..g.og {
-                            part[at(image) + o * p..][..p].copy_from_slice(&product[o * columns + i * p..][..p]);
-                        }
-                    }
+    let planes = Planes::of(g);
+    let (k, p, plane) = (g.k(), g.positions(), g.h * g.w);
+    let direct = reads_planes(g);
+    let most = if direct || g.is_pointwise() { 1 } else { (COLUMNS / p.max(1)).max(1) };
+    // As even as can be: 64 images are ten of 6 and 7 rather than nine of 7 and one.
+    let together = g.n.div_ceil(g.n.div_ceil(most).max(1)).max(1);
+    let starts: Places = (0..g.og).map(|o| o * k).collect();
+    each_task(g, images_of_task(g).next_multiple_of(together), g.result(), y, threads, |m, images, part| {
+        for first in images.clone().step_by(together) {
+            let count = together.min(images.end - first);
+            for group in 0..g.groups {
+                let weight = &w[m * g.weight() + group * g.og * k..][..g.og * k];
+                let to = &mut part[(first - images.start) * g.result() + group * g.og * p..];
+                let image = |i: usize| &x[(m * g.n + first + i) * g.image() + group * g.cg * plane..][..g.cg * plane];
+                if g.is_pointwise() {
+                    gemm(g.og, k, p, Mat::rows(weight, k), Mat::rows(image(0), p), false, to, p);
+                } else if direct {
+                    along_rows(g, &planes, image(0), weight, &starts, to);
+                } else {
+                    in_panels(g, &planes, count, image, weight, &starts, to);
                 }
-            });
-        });
+            }
+        }
     });
+}
+
+/// Whether products read the planes themselves, a row of the result at a time: where that leaves less of the vectors empty than laying out windows costs,
+/// which is about what a dozen channels do.
+fn reads_planes(g: &Geometry) -> bool {
+    const LAYING_OUT: usize = 12;
+    g.og * panels_width(g.ow) <= (g.og + LAYING_OUT) * g.ow
+}
+
+/// One image and group, row by row.
+fn along_rows(g: &Geometry, planes: &Planes, x: &[f32], weight: &[f32], starts: &Places, to: &mut [f32]) {
+    let (k, p) = (g.k(), g.positions());
+    with_scratch(planes.size, |laid| {
+        planes.lay(g, x, laid);
+        for y in 0..g.oh {
+            for panel in panels(g.ow) {
+                let at = y * g.ow + panel.first;
+                // What is written behind a row's end is written again with the next row; only behind the last one there is another channel.
+                let panel = if at + panel.width <= p { Panel { cols: panel.width, ..panel } } else { panel };
+                for (from, depth) in blocks(k) {
+                    let rows = Rows { data: &weight[from..], starts, step: 1, run: 0, runs: 1, depth };
+                    let terms = Terms::Found { data: laid, first: planes.at(y, panel.first), places: &planes.places, from };
+                    product(rows, terms, panel, &mut to[at..], p, from > 0);
+                }
+            }
+        }
+    });
+}
+
+/// A run of positions of one row, inside a panel.
+struct Run {
+    /// Where its first window begins, in the planes.
+    from: usize,
+    /// Its first column in the panel, and how many there are.
+    to: usize,
+    len: usize,
+}
+
+/// Some images of a group: the windows of 32 positions or so are laid out as a panel, wherever rows and images end.
+fn in_panels<'a>(g: &Geometry, planes: &Planes, count: usize, image: impl Fn(usize) -> &'a [f32], weight: &[f32], starts: &Places, to: &mut [f32]) {
+    let (k, p) = (g.k(), g.positions());
+    let columns = count * p;
+    let of_product = if count > 1 { g.og * columns } else { 0 };
+    let of_panel = k.min(BLOCK) * panels(columns).next().map_or(0, |panel| panel.width) + STRIDE;
+    with_scratch(count * planes.size + of_panel + of_product, |scratch| {
+        let (laid, rest) = scratch.split_at_mut(count * planes.size);
+        let (packed, apart) = rest.split_at_mut(of_panel);
+        laid.chunks_exact_mut(planes.size).enumerate().for_each(|(i, laid)| planes.lay(g, image(i), laid));
+        let mut runs: Vec<Run> = Vec::new();
+        for panel in panels(columns) {
+            runs.clear();
+            let mut column = 0;
+            while column < panel.cols {
+                let (i, at) = ((panel.first + column) / p, (panel.first + column) % p);
+                let (y, x) = (at / g.ow, at % g.ow);
+                let len = (g.ow - x).min(panel.cols - column);
+                runs.push(Run { from: i * planes.size + planes.at(y, x), to: column, len });
+                column += len;
+            }
+            for (from, depth) in blocks(k) {
+                lay_out(laid, &planes.places[from..from + depth], &runs, panel.width, packed);
+                let rows = Rows { data: &weight[from..], starts, step: 1, run: 0, runs: 1, depth };
+                if count > 1 {
+                    product(rows, Terms::Packed(packed), panel, &mut apart[panel.first..], columns, from > 0);
+                } else {
+                    product(rows, Terms::Packed(packed), panel, &mut to[panel.first..], p, from > 0);
+                }
+            }
+        }
+        for (o, line) in apart.chunks_exact(columns.max(1)).enumerate() {
+            for (i, line) in line.chunks_exact(p).enumerate() {
+                to[i * g.result() + o * p..][..p].copy_from_slice(line);
+            }
+        }
+    });
+}
+
+/// The terms of a panel's windows, a row of `width` each. Runs are copied some elements at once, and what is written behind a run's end is written again by
+/// what follows; behind the panel's columns there may be anything.
+fn lay_out(laid: &[f32], places: &[usize], runs: &[Run], width: usize, to: &mut [f32]) {
+    for (p, &place) in places.iter().enumerate() {
+        for run in runs {
+            let (from, to) = (&laid[run.from + place..], &mut to[p * width + run.to..]);
+            let whole = run.len.next_multiple_of(STRIDE);
+            for (to, from) in to[..whole].as_chunks_mut::<STRIDE>().0.iter_mut().zip(from[..whole].as_chunks::<STRIDE>().0) {
+                *to = *from;
+            }
+        }
+    }
 }
 
 /// The gradient of the image, of `gy` and `w`.
 pub(super) fn input_grad(g: &Geometry, gy: &[f32], w: &[f32], gx: &mut [f32], threads: &Threads) {
-    let tiling = Tiling::of(g);
-    let (k, plane) = (g.k(), g.h * g.w);
-    each_task(g, tiling, g.image(), gx, threads, |m, images, part| {
-        let base = images.start;
-        part.fill(0.0);
-        with_scratch(k * tiling.columns(g), g.og * tiling.columns(g), |windows, packed| {
-            each_tile(g, tiling, images, |images, rows| {
-                for group in 0..g.groups {
-                    let columns = images.len() * rows.len() * g.ow;
-                    let weight = Mat { data: w, offset: m * g.weight() + group * g.og * k, row: k as isize, col: 1 }.t();
-                    let grad = gradient(g, gy, m, group, &images, &rows, packed);
-                    if pointwise(g) {
-                        let at = (images.start - base) * g.image() + group * g.cg * plane + rows.start * g.ow;
-                        gemm(k, g.og, columns, weight, grad, 0.0, &mut part[at..], plane);
-                        continue;
-                    }
-                    gemm(k, g.og, columns, weight, grad, 0.0, windows, columns);
-                    for (i, image) in images.clone().enumerate() {
-                        let to = &mut part[(image - base) * g.image() + group * g.cg * plane..][..g.cg * plane];
-                        spread(g, &rows, windows, columns, i * g.positions(), to);
-                    }
-                }
-            });
-        });
-    });
+    let Some(turned) = turned(g) else {
+        return spread::input_grad(g, gy, w, gx, threads);
+    };
+    let taps = g.taps();
+    let mut kernels = vec![0f32; w.len()];
+    for (w, to) in w.chunks_exact((g.og * g.k()).max(1)).zip(kernels.chunks_exact_mut((g.og * g.k()).max(1))) {
+        for (i, kernel) in w.chunks_exact(taps).enumerate() {
+            let (o, c) = (i / g.cg, i % g.cg);
+            let to = &mut to[(c * g.og + o) * taps..][..taps];
+            to.iter_mut().zip(kernel.iter().rev()).for_each(|(t, w)| *t = *w);
+        }
+    }
+    forward(&turned, gy, &kernels, gx, threads);
 }
 
-/// The gradient of the weight, of `x` and `gy`: parts of the images' sum, added in order.
+/// The gradient of the image as a convolution of the result's gradient, with each kernel turned round: for strides of 1, where its products with padding cost
+/// less than adding all windows back would.
+fn turned(g: &Geometry) -> Option<Geometry> {
+    let reach = [g.dilation[0] * (g.kh - 1), g.dilation[1] * (g.kw - 1)];
+    let padding = [reach[0].checked_sub(g.padding[0])?, reach[1].checked_sub(g.padding[1])?];
+    const ADDING: usize = 16;
+    let pays = g.og * g.h * g.w <= (g.og + ADDING) * g.positions();
+    (g.stride == [1, 1] && pays).then_some(Geometry { cg: g.og, og: g.cg, h: g.oh, w: g.ow, oh: g.h, ow: g.w, padding, ..*g })
+}
+
+/// The gradient of the weight, of `x` and `gy`: parts of the images' sum, added in order. Windows are rows of the left operand, which need no laying out;
+/// so each part is a sum of transposed gradients, `[groups, k, og]`.
 pub(super) fn weight_grad(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32], threads: &Threads) {
-    let tiling = Tiling::of(g);
-    let k = g.k();
-    let wanted = (g.work() / TASK).clamp(1, PARTS);
-    let images = g.n.div_ceil(wanted).next_multiple_of(tiling.images).max(1);
-    let parts = g.n.div_ceil(images).max(1);
-    let size = g.weight();
+    /// Results that are transposed together.
+    const TOGETHER: usize = 16;
     if gw.is_empty() {
         return;
     }
-    let run = |task: usize, sum: &mut [f32]| {
-        let (m, part) = (task / parts, task % parts);
-        sum.fill(0.0);
-        with_scratch(k * tiling.columns(g), g.og * tiling.columns(g), |windows, packed| {
-            each_tile(g, tiling, part * images..((part + 1) * images).min(g.n), |images, rows| {
-                for group in 0..g.groups {
-                    let columns = images.len() * rows.len() * g.ow;
-                    let b = gather(g, x, m, group, &images, &rows, windows);
-                    let grad = gradient(g, gy, m, group, &images, &rows, packed);
-                    gemm(g.og, columns, k, grad, b.t(), 1.0, &mut sum[group * g.og * k..], k);
-                }
-            });
-        });
-    };
-    if parts == 1 {
-        let tasks: Vec<&mut [f32]> = gw.chunks_mut(size).collect();
-        return threads.each_of(tasks, run);
-    }
+    let planes = Planes::of(g);
+    let (k, p, plane, size) = (g.k(), g.positions(), g.h * g.w, g.weight());
+    let images = g.n.div_ceil((g.work() / TASK).clamp(1, PARTS)).max(1);
+    let parts = g.n.div_ceil(images).max(1);
     let mut sums = vec![0f32; g.models * parts * size];
-    threads.each_of(sums.chunks_mut(size).collect(), run);
-    threads.chunks(gw, size.min(1 << 13), |start, out| {
-        for (i, o) in out.iter_mut().enumerate() {
-            let (m, e) = ((start + i) / size, (start + i) % size);
-            *o = (0..parts).map(|p| sums[(m * parts + p) * size + e]).sum();
+    threads.chunks(&mut sums, size, |start, sum| {
+        let (m, part) = (start / size / parts, start / size % parts);
+        with_scratch(planes.size + p * panels_width(g.og), |scratch| {
+            let (laid, grads) = scratch.split_at_mut(planes.size);
+            for image in part * images..((part + 1) * images).min(g.n) {
+                for group in 0..g.groups {
+                    let (image, sum) = (m * g.n + image, &mut sum[group * g.og * k..][..g.og * k]);
+                    planes.lay(g, &x[image * g.image() + group * g.cg * plane..][..g.cg * plane], laid);
+                    let grad = &gy[image * g.result() + group * g.og * p..][..g.og * p];
+                    for panel in panels(g.og) {
+                        let grads = &mut grads[..p * panel.width];
+                        pack_right(Mat::rows(&grad[panel.first * p..], p).t(), p, panel.cols, panel.width, grads);
+                        add_windows(g, &planes, laid, grads, panel, &mut sum[panel.first..]);
+                    }
+                }
+            }
+        });
+    });
+    let mut tasks = Vec::new();
+    for (n, of_group) in gw.chunks_mut(g.og * k).enumerate() {
+        tasks.extend(of_group.chunks_mut(TOGETHER * k).enumerate().map(|(i, part)| (n, i * TOGETHER, part)));
+    }
+    threads.each_of(tasks, |_, (n, first, out)| {
+        let (m, group, count) = (n / g.groups, n % g.groups, out.len() / k);
+        for e in 0..k {
+            let mut total = [0f32; TOGETHER];
+            for part in 0..parts {
+                let sum = &sums[(m * parts + part) * size + group * g.og * k + e * g.og + first..][..count];
+                total.iter_mut().zip(sum).for_each(|(t, s)| *t += s);
+            }
+            (0..count).for_each(|o| out[o * k + e] = total[o]);
         }
     });
 }
 
-/// The windows of a group of channels, `[k, positions of all images]`: laid out in `windows`, or the image itself.
-fn gather<'a>(g: &Geometry, x: &'a [f32], m: usize, group: usize, images: &Range<usize>, rows: &Range<usize>, windows: &'a mut [f32]) -> Mat<'a> {
-    let plane = g.h * g.w;
-    let at = |image: usize| (m * g.n + image) * g.image() + group * g.cg * plane;
-    if pointwise(g) {
-        return Mat { data: x, offset: at(images.start) + rows.start * g.ow, row: plane as isize, col: 1 };
-    }
-    let columns = images.len() * rows.len() * g.ow;
-    for (i, image) in images.clone().enumerate() {
-        lay_out(g, rows, &x[at(image)..][..g.cg * plane], windows, columns, i * g.positions());
-    }
-    Mat::rows(windows, columns)
-}
-
-/// The gradients of a group of channels, `[og, positions of all images]`: where they lie, or copied together into `packed`.
-fn gradient<'a>(g: &Geometry, gy: &'a [f32], m: usize, group: usize, images: &Range<usize>, rows: &Range<usize>, packed: &'a mut [f32]) -> Mat<'a> {
-    let p = g.positions();
-    let at = |image: usize| (m * g.n + image) * g.result() + group * g.og * p + rows.start * g.ow;
-    if images.len() == 1 {
-        return Mat { data: gy, offset: at(images.start), row: p as isize, col: 1 };
-    }
-    let columns = images.len() * p;
-    for (i, image) in images.clone().enumerate() {
-        for o in 0..g.og {
-            packed[o * columns + i * p..][..p].copy_from_slice(&gy[at(image) + o * p..][..p]);
-        }
-    }
-    Mat::rows(packed, columns)
-}
-
-/// The results `low..high` of `out` whose step, `shift` away from `stride` times the result's place, lies inside `size`.
-fn inside(out: usize, size: usize, stride: usize, shift: isize) -> Range<usize> {
-    let low = (-shift).max(0) as usize;
-    let high = (size as isize - shift).max(0) as usize;
-    let high = high.div_ceil(stride).min(out);
-    low.div_ceil(stride).min(high)..high
-}
-
-/// One step of the kernel over one channel: what it needs to know to copy between plane and row of windows.
-struct Tap {
-    /// Rows of the result that lie inside the image, and columns.
-    ys: Range<usize>,
-    xs: Range<usize>,
-    /// Where the step lies, from the result's place.
-    dy: isize,
-    dx: isize,
-}
-
-impl Tap {
-    fn of(g: &Geometry, rows: &Range<usize>, ky: usize, kx: usize) -> Tap {
-        let dy = (ky * g.dilation[0]) as isize - g.padding[0] as isize;
-        let dx = (kx * g.dilation[1]) as isize - g.padding[1] as isize;
-        let ys = inside(g.oh, g.h, g.stride[0], dy);
-        let xs = inside(g.ow, g.w, g.stride[1], dx);
-        let (start, end) = (ys.start.clamp(rows.start, rows.end), ys.end.clamp(rows.start, rows.end));
-        // Nothing inside across is nothing inside at all.
-        let ys = if xs.is_empty() { rows.start..rows.start } else { start..end.max(start) };
-        Tap { ys, xs, dy, dx }
-    }
-
-    /// Where the step of the first inside column of result row `oy` lies in the plane.
-    fn source(&self, g: &Geometry, oy: usize) -> usize {
-        let iy = (oy * g.stride[0]) as isize + self.dy;
-        let ix = (self.xs.start * g.stride[1]) as isize + self.dx;
-        (iy * g.w as isize + ix) as usize
-    }
-}
-
-/// Whether rows of windows are rows of the image, shifted: then all rows are one run.
-fn shifted(g: &Geometry) -> bool {
-    g.stride == [1, 1] && g.ow == g.w
-}
-
-/// Lay out the windows of one image's channels: row (channel, ky, kx) of `windows`, which is `columns` long, from column `at` on.
-fn lay_out(g: &Geometry, rows: &Range<usize>, x: &[f32], windows: &mut [f32], columns: usize, at: usize) {
-    let (plane, ow) = (g.h * g.w, g.ow);
-    for ky in 0..g.kh {
-        for kx in 0..g.kw {
-            let tap = Tap::of(g, rows, ky, kx);
-            let (top, bottom) = ((tap.ys.start - rows.start) * ow, (tap.ys.end - rows.start) * ow);
-            for c in 0..g.cg {
-                let from = &x[c * plane..][..plane];
-                let to = &mut windows[((c * g.kh + ky) * g.kw + kx) * columns + at..][..rows.len() * ow];
-                to[..top].fill(0.0);
-                to[bottom..].fill(0.0);
-                if tap.ys.is_empty() {
-                    continue;
-                }
-                if shifted(g) {
-                    let (start, end) = (top + tap.xs.start, bottom - (ow - tap.xs.end));
-                    to[start..end].copy_from_slice(&from[tap.source(g, tap.ys.start)..][..end - start]);
-                    for row in to[top..bottom].chunks_exact_mut(ow) {
-                        row[..tap.xs.start].iter_mut().for_each(|v| *v = 0.0);
-                        row[tap.xs.end..].iter_mut().for_each(|v| *v = 0.0);
-                    }
-                    continue;
-                }
-                for (row, oy) in to[top..bottom].chunks_exact_mut(ow).zip(tap.ys.clone()) {
-                    let from = &from[tap.source(g, oy)..];
-                    row[..tap.xs.start].fill(0.0);
-                    row[tap.xs.end..].fill(0.0);
-                    let inner = &mut row[tap.xs.clone()];
-                    match g.stride[1] {
-                        1 => inner.copy_from_slice(&from[..inner.len()]),
-                        s => inner.iter_mut().zip(from.iter().step_by(s)).for_each(|(t, f)| *t = *f),
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Add rows of windows back to one image's channels: [`lay_out`] turned round. Spoils the windows.
-fn spread(g: &Geometry, rows: &Range<usize>, windows: &mut [f32], columns: usize, at: usize, x: &mut [f32]) {
-    let (plane, ow) = (g.h * g.w, g.ow);
-    for ky in 0..g.kh {
-        for kx in 0..g.kw {
-            let tap = Tap::of(g, rows, ky, kx);
-            if tap.ys.is_empty() {
-                continue;
-            }
-            let (top, bottom) = ((tap.ys.start - rows.start) * ow, (tap.ys.end - rows.start) * ow);
-            for c in 0..g.cg {
-                let to = &mut x[c * plane..][..plane];
-                let from = &mut windows[((c * g.kh + ky) * g.kw + kx) * columns + at..][..rows.len() * ow];
-                if shifted(g) {
-                    for row in from[top..bottom].chunks_exact_mut(ow) {
-                        row[..tap.xs.start].iter_mut().for_each(|v| *v = 0.0);
-                        row[tap.xs.end..].iter_mut().for_each(|v| *v = 0.0);
-                    }
-                    let (start, end) = (top + tap.xs.start, bottom - (ow - tap.xs.end));
-                    to[tap.source(g, tap.ys.start)..][..end - start].iter_mut().zip(&from[start..end]).for_each(|(t, f)| *t += f);
-                    continue;
-                }
-                for (row, oy) in from[top..bottom].chunks_exact(ow).zip(tap.ys.clone()) {
-                    let inner = &row[tap.xs.clone()];
-                    to[tap.source(g, oy)..].iter_mut().step_by(g.stride[1]).zip(inner).for_each(|(t, f)| *t += f);
-                }
-            }
+/// Add one image's products of windows and gradients (laid out as `panel`) to a part of the weight's gradient. Chains of sums are no longer than elsewhere.
+fn add_windows(g: &Geometry, planes: &Planes, laid: &[f32], grads: &[f32], panel: Panel, sum: &mut [f32]) {
+    let together = (BLOCK / g.ow).max(1);
+    for y in (0..g.oh).step_by(together) {
+        let runs = together.min(g.oh - y);
+        for (x, depth) in blocks(g.ow) {
+            let rows = Rows { data: &laid[planes.at(y, x)..], starts: &planes.places, step: 1, run: planes.row, runs, depth };
+            product(rows, Terms::Packed(&grads[(y * g.ow + x) * panel.width..]), panel, sum, g.og, true);
         }
     }
 }

@@ -4,6 +4,8 @@
 mod fast;
 mod geometry;
 mod gpu;
+mod planes;
+mod spread;
 mod strips;
 mod strips_weight;
 mod table;

@@ -19,7 +19,7 @@ const KEPT: usize = 3;
 const GROUP: usize = 64;
 
 /// The sum or the mean of rows' losses. Inputs as those of [`Nll`], with logits in place of log-probabilities. Outputs: the loss and the weight of all rows,
-/// [models] each, and what the gradient needs of each row, [n, ..., KEPT].
+/// [models] each ([] of one, so that a loss is no view), and what the gradient needs of each row, [n, ..., KEPT].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cross {
     /// The rows.
@@ -67,6 +67,11 @@ impl Cross {
         Ok(&by_log - log.exp() * by_log.try_sum(&[1], true)?)
     }
 
+    /// The shape of the loss: [models], and [] of one.
+    fn each(&self) -> Shape {
+        if self.models == 1 { Shape::new(&[]) } else { Shape::new(&[self.models]) }
+    }
+
     /// The shape [models, 1, ...] that goes over [models, ...], with `rank` dimensions behind.
     fn column(&self, rank: usize) -> Vec<usize> {
         std::iter::once(self.models).chain(std::iter::repeat_n(1, rank)).collect()
@@ -99,7 +104,7 @@ impl Op for Cross {
         }
         let mut kept = rows.shape.to_vec();
         kept.push(KEPT);
-        let each = Meta::new(rows.dtype, [self.models]);
+        let each = Meta::new(rows.dtype, self.each());
         Ok(vec![each, each, Meta::new(rows.dtype, Shape::try_new(&kept)?)])
     }
 
@@ -246,7 +251,8 @@ impl Op for Cross {
         let inputs: Vec<Tensor> = ctx.inputs.iter().map(joined).collect::<Result<_>>()?;
         let op = Cross { models: self.models * ctx.k, ..*self };
         let out = Tensor::try_apply(op, ctx.slots.clone(), &inputs.iter().collect::<Vec<_>>())?;
-        out.iter().map(|t| parted(t, ctx.k)).collect()
+        // Of one model each, the loss and the weight have the axis of the models alone.
+        out.iter().enumerate().map(|(n, t)| if n < 2 && self.models == 1 { t.try_reshape([ctx.k]) } else { parted(t, ctx.k) }).collect()
     }
 }
 
@@ -339,7 +345,9 @@ impl Op for CrossGrad {
     }
 
     fn batch(&self, ctx: &Batched<'_>) -> Result<Vec<Tensor>> {
-        let inputs: Vec<Tensor> = ctx.inputs.iter().map(joined).collect::<Result<_>>()?;
+        let one = |n: usize| n == 3 && self.0.models == 1;
+        let join = |(n, t): (usize, &Tensor)| if one(n) { t.try_reshape(Cross { models: ctx.k, ..self.0 }.each()) } else { joined(t) };
+        let inputs: Vec<Tensor> = ctx.inputs.iter().enumerate().map(join).collect::<Result<_>>()?;
         let op = CrossGrad(Cross { models: self.0.models * ctx.k, ..self.0 });
         Ok(vec![parted(&Tensor::try_apply1(op, ctx.slots.clone(), &inputs.iter().collect::<Vec<_>>())?, ctx.k)?])
     }

@@ -113,7 +113,7 @@ impl Tensor {
             return self.try_log_softmax(1)?.nll(rows, target, options);
         }
         let op = Cross { of: rows, mean: options.reduction == Reduction::Mean, models: 1 };
-        self.labelled(op, rows, target, options)?[0].try_reshape([])
+        Ok(self.labelled(op, rows, target, options)?.remove(0))
     }
 
     /// The mean negative log likelihood of labels `[n, ...]` (i32) under these log-probabilities `[n, classes, ...]`.

@@ -4,10 +4,10 @@ mod stats;
 
 use super::table::{Arg, Misuse, OpEntry, Order, Sample};
 use super::view::ok;
-use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::device::Kind;
+use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled};
+use crate::graph::{Batched, Elements, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled};
 use crate::tensor::{DType, Meta, Shape};
 use stats::{BatchStats, BatchSums, Sizes};
 
@@ -39,6 +39,60 @@ struct Normalize {
 /// The gradient of [`Normalize`] by x, from x, that of the result, and what [`BatchSums`] says of each channel. Recorded only where nothing differentiates it.
 #[derive(Clone, Copy, Debug)]
 struct NormalizeGrad;
+
+/// Elements of one task on the CPU.
+const TASK: usize = 1 << 14;
+
+/// Call `f(channel, first index, run)` for the runs of one channel that elements from `first` on consist of.
+fn each_run(s: Sizes, first: usize, to: &mut [f32], mut f: impl FnMut(usize, usize, &mut [f32])) {
+    let mut done = 0;
+    while done < to.len() {
+        let at = first + done;
+        let row = at / s.inner;
+        let len = (s.inner - at % s.inner).min(to.len() - done);
+        f(row / (s.n * s.channels) * s.channels + row % s.channels, at, &mut to[done..done + len]);
+        done += len;
+    }
+}
+
+/// A run of one channel, normalised.
+struct Run<'a> {
+    mean: f32,
+    inverse: f32,
+    weight: f32,
+    bias: f32,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Loop for Run<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run(self) {
+        let Run { mean, inverse, weight, bias, x, y } = self;
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - mean) * inverse * weight + bias);
+    }
+}
+
+/// A run of one channel's gradient.
+struct GradRun<'a> {
+    factor: f32,
+    taken: f32,
+    slope: f32,
+    mean: f32,
+    x: &'a [f32],
+    g: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Loop for GradRun<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run(self) {
+        let GradRun { factor, taken, slope, mean, x, g, y } = self;
+        y.iter_mut().zip(x).zip(g).for_each(|((y, x), g)| *y = factor * ((g - taken) - (x - mean) * slope));
+    }
+}
 
 /// Mean and inverse deviation of each channel, [models, channels], as operations that have gradients.
 fn statistics(x: &Tensor, eps: f64) -> Result<[Tensor; 2]> {
@@ -114,26 +168,22 @@ impl Op for Normalize {
         Ok(())
     }
 
-    fn cpu_fast(&self, _: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
-        let [_, n, channels, inner] = inputs[0].shape()[..] else { return Err(Error::internal("batch_norm: not four dimensions")) };
-        if inputs[0].dtype != DType::F32 {
-            return Ok(false);
-        }
-        let of: Vec<_> = inputs.iter().map(|x| x.elements::<f32>()).collect();
-        let row = channels * inner;
-        threads.chunks(outputs[0].elements::<f32>(), row * (16384 / row.max(1)).max(1), |start, part| {
-            for (r, y) in part.chunks_mut(row.max(1)).enumerate() {
-                let at = start + r * row;
-                let model = at / (n * row) * channels;
-                for (c, (y, x)) in y.chunks_mut(inner).zip(of[0][at..].chunks(inner)).enumerate() {
-                    let c = model + c;
-                    let (mean, inverse) = (of[1][2 * c], of[1][2 * c + 1]);
-                    let (weight, bias) = if self.affine { (of[2][c], of[3][c]) } else { (1.0, 0.0) };
-                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * inverse * weight + bias);
-                }
-            }
-        });
+    fn cpu_fast(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
+        let Some(make) = self.cpu_elements(slots, inputs) else { return Ok(false) };
+        threads.chunks(outputs[0].elements::<f32>(), TASK, |first, part| make(first, part));
         Ok(true)
+    }
+
+    fn cpu_elements<'a>(&'a self, _: &'a Slots, inputs: &'a [CpuView<'a>]) -> Option<Elements<'a>> {
+        let s = Sizes::of(inputs[0].shape()).ok().filter(|_| inputs[0].dtype == DType::F32)?;
+        let of: Vec<_> = inputs.iter().map(|x| x.elements::<f32>()).collect();
+        Some(Box::new(move |first, to| {
+            each_run(s, first, to, |c, at, y| {
+                let (weight, bias) = if self.affine { (of[2][c], of[3][c]) } else { (1.0, 0.0) };
+                let (mean, inverse) = (of[1][2 * c], of[1][2 * c + 1]);
+                widely(Run { mean, inverse, weight, bias, x: &of[0][at..at + y.len()], y });
+            });
+        }))
     }
 
     fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {
@@ -228,23 +278,21 @@ impl Op for NormalizeGrad {
         Ok(())
     }
 
-    fn cpu_fast(&self, _: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
-        if inputs[0].dtype != DType::F32 {
-            return Ok(false);
-        }
-        let s = Sizes::of(inputs[0].shape())?;
-        let [x, g, scale] = [0, 1, 2].map(|n| inputs[n].elements::<f32>());
-        let image = s.channels * s.inner;
-        threads.chunks(outputs[0].elements::<f32>(), image * (16384 / image.max(1)).max(1), |start, part| {
-            for (r, y) in part.chunks_mut(s.inner.max(1)).enumerate() {
-                let row = start / s.inner.max(1) + r;
-                let c = row / (s.n * s.channels) * s.channels + row % s.channels;
-                let [factor, taken, slope, mean] = [0, 1, 2, 3].map(|k| scale[4 * c + k]);
-                let at = row * s.inner;
-                y.iter_mut().zip(&x[at..]).zip(&g[at..]).for_each(|((y, x), g)| *y = factor * ((g - taken) - (x - mean) * slope));
-            }
-        });
+    fn cpu_fast(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
+        let Some(make) = self.cpu_elements(slots, inputs) else { return Ok(false) };
+        threads.chunks(outputs[0].elements::<f32>(), TASK, |first, part| make(first, part));
         Ok(true)
+    }
+
+    fn cpu_elements<'a>(&'a self, _: &'a Slots, inputs: &'a [CpuView<'a>]) -> Option<Elements<'a>> {
+        let s = Sizes::of(inputs[0].shape()).ok().filter(|_| inputs[0].dtype == DType::F32)?;
+        let [x, g, scale] = [0, 1, 2].map(|n| inputs[n].elements::<f32>());
+        Some(Box::new(move |first, to| {
+            each_run(s, first, to, |c, at, y| {
+                let [factor, taken, slope, mean] = [0, 1, 2, 3].map(|k| scale[4 * c + k]);
+                widely(GradRun { factor, taken, slope, mean, x: &x[at..at + y.len()], g: &g[at..at + y.len()], y });
+            });
+        }))
     }
 
     fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {
@@ -336,7 +384,7 @@ impl Tensor {
         let x = self.try_reshape([1, n, c, inner])?;
         let affine_of = |t: &Tensor| t.try_reshape(t.shape().with(0, 1));
         let detached = x.detach();
-        let old: Vec<Tensor> = running.iter().flatten().map(|t| affine_of(&t.detach())).collect::<Result<_>>()?;
+        let old: Vec<Tensor> = running.iter().flatten().map(|t| t.detach()).collect();
         let unbiased = (n * inner) as f64 / (n * inner - 1) as f64;
         let floats = [options.eps, options.momentum, 1.0 - options.momentum, unbiased];
         let mut inputs = vec![&detached];
@@ -346,8 +394,7 @@ impl Tensor {
         let mut inputs = vec![&x, &of[0]];
         inputs.extend(&extra);
         let y = Tensor::try_apply1(Normalize { affine: affine.is_some() }, Slots::floats(&[options.eps]), &inputs)?.try_reshape(shape)?;
-        let moved = running.map(|_| -> Result<[Tensor; 2]> { Ok([of[1].try_reshape([c])?, of[2].try_reshape([c])?]) });
-        Ok((y, moved.transpose()?))
+        Ok((y, running.map(|_| [of[1].clone(), of[2].clone()])))
     }
 }
 

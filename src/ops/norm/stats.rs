@@ -1,14 +1,15 @@
 //! The reductions of batch_norm, each of which reads its channels once: statistics, with the running ones moved, and the sums of its gradient.
 
 use super::parted;
-use crate::device::cpu::{CpuView, CpuViewMut, Threads};
+use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
 use crate::device::{Caps, Kind, Slot};
 use crate::error::{Error, Result};
 use crate::graph::{Batched, Call, Key, LaunchCtx, Op, Slots, Tensor};
 use crate::tensor::{DType, Meta, Shape};
 
-/// Mean and inverse deviation of each channel of x [models, n, channels, inner], [models, channels, 2]. Where `running`, the running mean and variance
-/// [models, channels] are inputs, too, and where they have moved to are the last outputs. No gradient flows through it: [`super::Normalize`] counts what does.
+/// Mean and inverse deviation of each channel of x [models, n, channels, inner], [models, channels, 2]. Where `running`, the running mean and variance of all
+/// models are inputs, too, and where they have moved to are the last outputs, of the same shapes: what a buffer holds is then the same leaf in every step. No
+/// gradient flows through it: [`super::Normalize`] counts what does.
 /// Float slots: what is added to the variance; how far the running statistics move; what stays of them; the unbiased variance as a multiple of the biased one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchStats {
@@ -124,10 +125,59 @@ fn outputs(ctx: &mut LaunchCtx<'_>) -> Vec<Slot> {
     wanted.into_iter().map(|(slot, bytes)| slot.unwrap_or_else(|| ctx.scratch(bytes))).collect()
 }
 
-/// Sums over the elements of a channel in blocks, and of the blocks in f64: `f` gives what is summed of a run that begins at an index.
-fn sum(s: Sizes, c: usize, mut f: impl FnMut(usize, usize) -> f32) -> f64 {
-    const BLOCK: usize = 64;
-    s.rows(c).map(|row| (0..s.inner).step_by(BLOCK).map(|k| f64::from(f(row + k, BLOCK.min(s.inner - k)))).sum::<f64>()).sum()
+/// Sums over the elements of channel `c` of what `f` makes of those of `N` values: f32 chains of bounded length, joined in f64.
+fn sum<const N: usize, const K: usize>(s: Sizes, c: usize, of: [&[f32]; N], f: impl Fn([f32; N]) -> [f32; K] + Copy) -> [f64; K] {
+    /// Runs below this are not worth chains.
+    const SHORT: usize = 32;
+    let mut total = [0.0; K];
+    for row in s.rows(c) {
+        if s.inner < SHORT {
+            for i in row..row + s.inner {
+                total.iter_mut().zip(f(of.map(|v| v[i]))).for_each(|(t, v)| *t += f64::from(v));
+            }
+            continue;
+        }
+        let sums = widely(Sums { of: of.map(|v| &v[row..row + s.inner]), f });
+        total.iter_mut().zip(sums).for_each(|(t, s)| *t += s);
+    }
+    total
+}
+
+struct Sums<'a, F, const N: usize> {
+    of: [&'a [f32]; N],
+    f: F,
+}
+
+impl<F: Fn([f32; N]) -> [f32; K], const N: usize, const K: usize> Loop for Sums<'_, F, N> {
+    type Out = [f64; K];
+    #[inline(always)]
+    fn run(self) -> [f64; K] {
+        const LANES: usize = 16;
+        const CHAIN: usize = 32 * LANES;
+        let mut total = [0f64; K];
+        let len = self.of[0].len();
+        let mut add = |lanes: &[[f32; LANES]; K]| total.iter_mut().zip(lanes).for_each(|(t, lanes)| lanes.iter().for_each(|&l| *t += f64::from(l)));
+        for first in (0..len).step_by(CHAIN) {
+            let chain = self.of.map(|v| &v[first..len.min(first + CHAIN)]);
+            let mut lanes = [[0f32; LANES]; K];
+            let whole = chain[0].len() / LANES * LANES;
+            for at in (0..whole).step_by(LANES) {
+                let part = chain.map(|v| &v[at..at + LANES]);
+                // One sum after the other: loops over lanes become vectors, and what is computed twice costs less than what is computed one by one.
+                for (k, lanes) in lanes.iter_mut().enumerate() {
+                    for (l, sum) in lanes.iter_mut().enumerate() {
+                        *sum += (self.f)(part.map(|v| v[l]))[k];
+                    }
+                }
+            }
+            for at in whole..chain[0].len() {
+                let terms = (self.f)(chain.map(|v| v[at]));
+                (0..K).for_each(|k| lanes[k][at - whole] += terms[k]);
+            }
+            add(&lanes);
+        }
+        total
+    }
 }
 
 /// Inputs of a stacked call with the axis of `k` joined to that of the models: the first of each.
@@ -153,12 +203,11 @@ impl Op for BatchStats {
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
         let s = Sizes::of(&inputs[0].shape)?;
-        let each = Meta::new(inputs[0].dtype, [s.models, s.channels]);
-        if let Some(bad) = inputs[1..].iter().find(|i| **i != each) {
-            return Err(Error::shape(format!("batch_norm: running statistics must be {}[{}], got {}{}", each.dtype, s.channels, bad.dtype, bad.shape.without(0))));
+        if let Some(bad) = inputs[1..].iter().find(|i| i.dtype != inputs[0].dtype || i.numel() != s.all()) {
+            return Err(Error::shape(format!("batch_norm: running statistics must be {}[{}], got {bad}", inputs[0].dtype, s.channels)));
         }
-        let mut outs = vec![Meta::new(each.dtype, [s.models, s.channels, 2])];
-        outs.extend([each; 2].iter().take(inputs.len() - 1));
+        let mut outs = vec![Meta::new(inputs[0].dtype, [s.models, s.channels, 2])];
+        outs.extend(&inputs[1..]);
         Ok(outs)
     }
 
@@ -189,9 +238,10 @@ impl Op for BatchStats {
         let mut of = vec![[0f64; 2]; s.all()];
         threads.chunks(&mut of, (16384 / s.terms().max(1)).max(1), |first, part| {
             for (c, of) in part.iter_mut().enumerate() {
-                let mean = sum(s, first + c, |at, len| x[at..at + len].iter().sum()) / s.terms() as f64;
+                let [all] = sum(s, first + c, [&x], |[v]| [v]);
+                let mean = all / s.terms() as f64;
                 let top = mean as f32;
-                let squares = sum(s, first + c, |at, len| x[at..at + len].iter().map(|v| (v - top) * (v - top)).sum());
+                let [squares] = sum(s, first + c, [&x], |[v]| [(v - top) * (v - top)]);
                 *of = [mean, squares / s.terms() as f64];
             }
         });
@@ -302,8 +352,7 @@ impl Op for BatchSums {
         threads.chunks(&mut sums, (16384 / s.terms().max(1)).max(1), |first, part| {
             for (c, sums) in part.iter_mut().enumerate() {
                 let (c, mean) = (first + c, of[2][2 * (first + c)]);
-                let g = sum(s, c, |at, len| of[1][at..at + len].iter().sum());
-                let gx = sum(s, c, |at, len| of[1][at..at + len].iter().zip(&of[0][at..at + len]).map(|(g, x)| g * (x - mean)).sum());
+                let [g, gx] = sum(s, c, [&of[0], &of[1]], |[x, g]| [g, g * (x - mean)]);
                 *sums = [g, gx * f64::from(of[2][2 * c + 1])];
             }
         });

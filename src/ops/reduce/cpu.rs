@@ -1,7 +1,7 @@
 //! Reductions on the CPU, fast: f32 chains of bounded length joined in f64, cut into tasks by the number of terms alone.
 
 use super::Kind;
-use crate::device::cpu::Threads;
+use crate::device::cpu::{Loop, Threads, widely};
 
 /// Elements of one task.
 const TASK: usize = 1 << 15;
@@ -45,24 +45,47 @@ impl Join for Min {
     }
 }
 
-/// Reduce `x`, row-major, to `out`, one element for each index of the kept dimensions. `runs`: sizes and strides of the kept, then of the reduced ones.
-pub(super) fn reduce(kind: Kind, x: &[f32], runs: &[Vec<(usize, isize)>; 2], out: &mut [f32], threads: &Threads) {
-    match kind {
-        Kind::Sum => reduce_by::<Sum>(x, runs, out, threads),
-        Kind::Max => reduce_by::<Max>(x, runs, out, threads),
-        Kind::Min => reduce_by::<Min>(x, runs, out, threads),
+/// The terms, row-major.
+pub(super) trait Source: Sync {
+    /// `len` of them, from index `at` on; `room` has place for as many.
+    fn get<'a>(&'a self, at: usize, len: usize, room: &'a mut [f32]) -> &'a [f32];
+}
+
+impl Source for [f32] {
+    #[inline(always)]
+    fn get<'a>(&'a self, at: usize, len: usize, _: &'a mut [f32]) -> &'a [f32] {
+        &self[at..at + len]
     }
 }
 
-fn reduce_by<J: Join>(x: &[f32], [kept, reduced]: &[Vec<(usize, isize)>; 2], out: &mut [f32], threads: &Threads) {
-    if x.is_empty() {
+/// Terms that are computed where they are wanted.
+pub(super) struct Loaded<'a>(pub &'a (dyn Fn(usize, &mut [f32]) + Sync));
+
+impl Source for Loaded<'_> {
+    fn get<'a>(&'a self, at: usize, len: usize, room: &'a mut [f32]) -> &'a [f32] {
+        (self.0)(at, &mut room[..len]);
+        &room[..len]
+    }
+}
+
+/// Reduce `x`, row-major, to `out`, one element for each index of the kept dimensions. `runs`: sizes and strides of the kept, then of the reduced ones.
+pub(super) fn reduce<X: Source + ?Sized>(kind: Kind, x: &X, runs: &[Vec<(usize, isize)>; 2], out: &mut [f32], threads: &Threads) {
+    match kind {
+        Kind::Sum => reduce_by::<Sum, X>(x, runs, out, threads),
+        Kind::Max => reduce_by::<Max, X>(x, runs, out, threads),
+        Kind::Min => reduce_by::<Min, X>(x, runs, out, threads),
+    }
+}
+
+fn reduce_by<J: Join, X: Source + ?Sized>(x: &X, [kept, reduced]: &[Vec<(usize, isize)>; 2], out: &mut [f32], threads: &Threads) {
+    if count(kept) * count(reduced) == 0 {
         out.fill(J::KIND.identity() as f32);
     } else if reduced.is_empty() {
-        threads.chunks(out, TASK, |start, run| run.copy_from_slice(&x[start..start + run.len()]));
+        threads.chunks(out, TASK, |start, run| load(x, start, run));
     } else if reduced.last().is_some_and(|d| d.1 == 1) {
-        rows::<J>(x, kept, reduced, out, threads);
+        rows::<J, X>(x, kept, reduced, out, threads);
     } else {
-        columns::<J>(x, kept, reduced, out, threads);
+        columns::<J, X>(x, kept, reduced, out, threads);
     }
 }
 
@@ -81,7 +104,7 @@ fn count(dims: &[(usize, isize)]) -> usize {
 }
 
 /// The innermost dimension is reduced: terms lie in rows.
-fn rows<J: Join>(x: &[f32], kept: &[(usize, isize)], reduced: &[(usize, isize)], out: &mut [f32], threads: &Threads) {
+fn rows<J: Join, X: Source + ?Sized>(x: &X, kept: &[(usize, isize)], reduced: &[(usize, isize)], out: &mut [f32], threads: &Threads) {
     let (inner, outer) = (reduced[reduced.len() - 1].0, &reduced[..reduced.len() - 1]);
     let lines = count(outer);
     // Long rows are cut; of short ones several make a piece.
@@ -93,7 +116,7 @@ fn rows<J: Join>(x: &[f32], kept: &[(usize, isize)], reduced: &[(usize, isize)],
         let to = if cuts == 1 { inner } else { (from + TASK).min(inner) };
         (first..(first + group).min(lines)).fold(J::KIND.identity(), |acc, line| {
             let at = base + offset(line, outer);
-            J::KIND.join(acc, slice::<J>(&x[at + from..at + to]))
+            J::KIND.join(acc, run_of::<J, X>(x, at + from, to - from))
         })
     };
     let task = (TASK / (inner * lines)).max(1);
@@ -110,13 +133,35 @@ fn rows<J: Join>(x: &[f32], kept: &[(usize, isize)], reduced: &[(usize, isize)],
     }
 }
 
-/// All of `x` joined.
-fn slice<J: Join>(x: &[f32]) -> f64 {
+/// Terms as they are.
+fn load<X: Source + ?Sized>(x: &X, at: usize, to: &mut [f32]) {
+    let mut room = [0f32; CHAIN];
+    for (n, to) in to.chunks_mut(CHAIN).enumerate() {
+        to.copy_from_slice(x.get(at + n * CHAIN, to.len(), &mut room));
+    }
+}
+
+/// `len` terms joined.
+fn run_of<J: Join, X: Source + ?Sized>(x: &X, at: usize, len: usize) -> f64 {
+    let mut room = [0f32; CHAIN];
     let mut total = J::KIND.identity();
-    for chain in x.chunks(CHAIN) {
+    for first in (0..len).step_by(CHAIN) {
+        let chain = x.get(at + first, CHAIN.min(len - first), &mut room);
+        let lanes = widely(Chain(chain, std::marker::PhantomData::<J>));
+        total = lanes.iter().fold(total, |a, &l| J::KIND.join(a, f64::from(l)));
+    }
+    total
+}
+
+/// One chain of terms in each lane.
+struct Chain<'a, J>(&'a [f32], std::marker::PhantomData<J>);
+
+impl<J: Join> Loop for Chain<'_, J> {
+    type Out = [f32; LANES];
+    #[inline(always)]
+    fn run(self) -> [f32; LANES] {
         let mut lanes = [J::KIND.identity() as f32; LANES];
-        let whole = chain.chunks_exact(LANES);
-        let rest = whole.remainder();
+        let (whole, rest) = self.0.as_chunks::<LANES>();
         for v in whole {
             for (l, &v) in lanes.iter_mut().zip(v) {
                 *l = J::join(*l, v);
@@ -125,13 +170,12 @@ fn slice<J: Join>(x: &[f32]) -> f64 {
         for (l, &v) in lanes.iter_mut().zip(rest) {
             *l = J::join(*l, v);
         }
-        total = lanes.iter().fold(total, |a, &l| J::KIND.join(a, f64::from(l)));
+        lanes
     }
-    total
 }
 
 /// The innermost dimension is kept: terms of one output lie apart, and neighbours are reduced together.
-fn columns<J: Join>(x: &[f32], kept: &[(usize, isize)], reduced: &[(usize, isize)], out: &mut [f32], threads: &Threads) {
+fn columns<J: Join, X: Source + ?Sized>(x: &X, kept: &[(usize, isize)], reduced: &[(usize, isize)], out: &mut [f32], threads: &Threads) {
     const ROWS: usize = 32;
     let (width, outer) = (kept.last().map_or(1, |d| d.0), &kept[..kept.len().saturating_sub(1)]);
     let lines = count(reduced);
@@ -142,6 +186,7 @@ fn columns<J: Join>(x: &[f32], kept: &[(usize, isize)], reduced: &[(usize, isize
     let task = if width > COLUMNS { COLUMNS } else { width * (TASK / (width * lines.min(per))).max(1) };
     threads.chunks(&mut parts, task, |start, run| {
         let mut chain = [0f32; COLUMNS];
+        let mut room = [0f32; COLUMNS];
         let mut done = 0;
         while done < run.len() {
             let at = start + done;
@@ -156,7 +201,7 @@ fn columns<J: Join>(x: &[f32], kept: &[(usize, isize)], reduced: &[(usize, isize
                 chain.fill(J::KIND.identity() as f32);
                 for line in first..(first + ROWS).min(end) {
                     let from = base + offset(line, reduced);
-                    for (c, &v) in chain.iter_mut().zip(&x[from..from + len]) {
+                    for (c, &v) in chain.iter_mut().zip(x.get(from, len, &mut room)) {
                         *c = J::join(*c, v);
                     }
                 }
@@ -227,7 +272,7 @@ mod tests {
         let x = [1.0, f32::NAN, 2.0];
         for kind in [Kind::Max, Kind::Min] {
             let mut out = [0f32];
-            reduce(kind, &x, &[vec![], vec![(3, 1)]], &mut out, &Threads::new(1).unwrap());
+            reduce(kind, &x[..], &[vec![], vec![(3, 1)]], &mut out, &Threads::new(1).unwrap());
             assert!(out[0].is_nan());
         }
     }

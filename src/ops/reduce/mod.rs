@@ -135,9 +135,21 @@ impl Op for Reduce {
         if inputs[0].dtype != DType::F32 {
             return Ok(false);
         }
-        let x = inputs[0].elements::<f32>();
         let runs = self.runs(&Layout::contiguous(*inputs[0].shape()));
-        cpu::reduce(self.kind, &x, &runs, outputs[0].elements::<f32>(), threads);
+        cpu::reduce(self.kind, &*inputs[0].elements::<f32>(), &runs, outputs[0].elements::<f32>(), threads);
+        Ok(true)
+    }
+
+    fn cpu_fast_loading(
+        &self,
+        _: &Slots,
+        load: &(dyn Fn(usize, &mut [f32]) + Sync),
+        inputs: &[CpuView<'_>],
+        outputs: &mut [CpuViewMut<'_>],
+        threads: &Threads,
+    ) -> Result<bool> {
+        let runs = self.runs(&Layout::contiguous(*inputs[0].shape()));
+        cpu::reduce(self.kind, &cpu::Loaded(load), &runs, outputs[0].elements::<f32>(), threads);
         Ok(true)
     }
 

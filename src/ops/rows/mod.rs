@@ -189,11 +189,23 @@ macro_rules! rows {
             fn block(args: &[&[f32]], _floats: &[f32], _ints: &[u64], _first: usize, out: &mut [f32]) {
                 let [$($x),*] = args[..] else { unreachable!("arity is checked by infer") };
                 $(let [$($p),+] = _floats[..] else { unreachable!("slots are checked by infer") };)?
-                $(let $x = &$x[..out.len()];)*
-                for (i, o) in out.iter_mut().enumerate() {
-                    let _ = i;
-                    *o = value::<f32>($($x[i],)* $($($p,)+)?);
+                struct Run<'a> {
+                    $($x: &'a [f32],)*
+                    $($($p: f32,)+)?
+                    out: &'a mut [f32],
                 }
+                impl $crate::device::cpu::Loop for Run<'_> {
+                    type Out = ();
+                    #[inline(always)]
+                    fn run(self) {
+                        $(let $x = &self.$x[..self.out.len()];)*
+                        for (i, o) in self.out.iter_mut().enumerate() {
+                            let _ = i;
+                            *o = value::<f32>($($x[i],)* $($(self.$p,)+)?);
+                        }
+                    }
+                }
+                $crate::device::cpu::widely(Run { $($x,)* $($($p,)+)? out });
             }
             const NAMES: &[&str] = &[$(stringify!($x)),*];
             const FLOATS: &[&str] = &[$($(stringify!($p)),+)?];

@@ -158,7 +158,8 @@ fn a_replayed_step_records_at_most_views_and_submits_once() {
             }
             assert!(n < 5 || did.create_buffer == 0, "{device:?}: step {n}: {did:?}");
         }
-        assert_eq!((step.recordings(), step.replays(), job.optimizer.steps()), (3, 4, 7), "{device:?}");
+        assert_eq!((step.recordings() + step.replays(), job.optimizer.steps()), (7, 7), "{device:?}");
+        assert!(step.recordings() <= 3, "{device:?}: {} recordings", step.recordings());
     }
 }
 
