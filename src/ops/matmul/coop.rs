@@ -49,7 +49,8 @@ impl CoopTile {
             CoopTile { rows, columns, part_rows: rows / down, part_columns: columns / (parts / down), invocations, halves, coop }
         };
         // Written out in WGSL, the larger tiles take minutes to compile.
-        let all = if coop.emulated { vec![tile(32, 32, 64)] } else { vec![tile(128, 128, 256), tile(64, 64, 128)] };
+        let small = if coop.lanes > 32 { tile(64, 64, 256) } else { tile(64, 64, 128) };
+        let all = if coop.emulated { vec![tile(32, 32, 64)] } else { vec![tile(128, 128, 256), small] };
         let fit = |t: &&CoopTile| {
             t.bytes() <= caps.max_workgroup_bytes as usize
                 && t.invocations <= caps.max_invocations as usize
@@ -124,7 +125,9 @@ impl CoopTile {
         line!("    let down = part / {across}u * {}u;\n    let right = part % {across}u * {}u;", self.part_rows, self.part_columns);
         // What this invocation brings: four rows of a, and four columns of b, by four terms.
         for (name, fours, along) in [("a", fours_a, along[0]), ("b", fours_b, along[1])] {
-            let (four, step) = if along { (format!("index / {deep}u"), format!("index % {deep}u")) } else { (format!("index % {fours}u"), format!("index / {fours}u")) };
+            // Where there are more invocations than fours, some bring the same.
+            let at = format!("index % {}u", fours * deep);
+            let (four, step) = if along { (format!("{at} / {deep}u"), format!("{at} % {deep}u")) } else { (format!("{at} % {fours}u"), format!("{at} / {fours}u")) };
             let origin = if name == "a" { "row" } else { "col" };
             line!("    let four_{name} = 4u * ({four});\n    let deep_{name} = 4u * ({step});");
             line!("    let home_of_{name} = home_{name}({origin} + four_{name});");
@@ -144,10 +147,15 @@ impl CoopTile {
         line!("    var terms = 0u;\n    var k = begin;\n    while k < end {{\n    workgroupBarrier();");
         for (name, copy) in [("a", copy_a), ("b", copy_b)] {
             for t in 0..4 {
-                line!("    {{\n        let v = quad_of_{name}[{t}] * scale_of_{name};\n        let h = vec4<f16>(v);");
+                line!("    {{\n        let v = quad_of_{name}[{t}] * scale_of_{name};");
                 if two {
-                    // What is not finite has nothing left.
-                    line!("        let l = vec4<f16>(select((v - vec4<f32>(h)) * 2048.0, vec4<f32>(), abs(v) > vec4<f32>(65504.0)));");
+                    // Rounded by its bits: a compiler may take a float made a half and a float again for what it was. What is not finite has nothing left.
+                    line!("        let bits = bitcast<vec4<u32>>(v);");
+                    line!("        let high = bitcast<vec4<f32>>((bits + vec4<u32>(0xfffu) + ((bits >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u));");
+                    line!("        let h = vec4<f16>(select(v, high, abs(v) <= vec4<f32>(65504.0)));");
+                    line!("        let l = vec4<f16>(select(vec4<f32>(), (v - high) * 2048.0, abs(v) <= vec4<f32>(65504.0)));");
+                } else {
+                    line!("        let h = vec4<f16>(v);");
                 }
                 for i in 0..4 {
                     let at = match name {
