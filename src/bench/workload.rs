@@ -185,7 +185,7 @@ impl Line {
     fn timing(&mut self, timing: &Timing) {
         self.put("sync_ms", timing.sync_ms, 5);
         self.fields.push(("iters", timing.runs.into()));
-        self.put("warmup_s", timing.warm_s, 3);
+        self.put("warmup_s", timing.warm_s, 6);
     }
 
     /// A number with so many digits behind the point; nothing where there is none.

@@ -162,9 +162,14 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     /// The definition: plain loops, accumulating in f64, filling every output.
     fn cpu(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>]) -> Result<()>;
 
-    /// A faster implementation of the same for f32, where there is one; false means it did nothing.
-    fn cpu_fast(&self, _slots: &Slots, _inputs: &[CpuView<'_>], _outputs: &mut [CpuViewMut<'_>], _threads: &Threads) -> Result<bool> {
-        Ok(false)
+    /// A faster implementation of the same for f32, where there is one; false means it did nothing. Where elements are computed one by one
+    /// ([`Op::cpu_elements`]), there is no other.
+    fn cpu_fast(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
+        /// Elements of one task.
+        const TASK: usize = 1 << 14;
+        let Some(make) = self.cpu_elements(slots, inputs) else { return Ok(false) };
+        threads.chunks(outputs[0].elements::<f32>(), TASK, |first, part| make(first, part));
+        Ok(true)
     }
 
     /// The same where rows make input 0, which [`Fuses::prologue`] allows, and it lies nowhere: `load(first, to)` fills `to` with its elements from the

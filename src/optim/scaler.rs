@@ -53,11 +53,12 @@ impl GradScalerOptions {
 /// and does not count in it.
 ///
 /// ```
-/// use wgrad::{autocast, DType, Device, Tensor, nn::Param, optim::{GradScaler, Sgd, SgdOptions}};
+/// use wgrad::{autocast, DType, Device, Tensor, nn::Param, optim::{GradScaler, GradScalerOptions, Sgd, SgdOptions}};
 /// let device = Device::cpu()?;
 /// let w = Param::new(&Tensor::ones([4, 1], &device))?;
 /// let mut sgd = Sgd::new(vec![w.clone()], SgdOptions { lr: 0.5, ..Default::default() })?;
-/// let mut scaler = GradScaler::new(Default::default(), &device)?;
+/// // This loss has a gradient of 1: times the usual first scale, 65,536, a half would not hold it, and the first step would be skipped.
+/// let mut scaler = GradScaler::new(GradScalerOptions { init_scale: 1024.0, ..Default::default() }, &device)?;
 /// let x = Tensor::ones([1, 4], &device);
 /// let loss = autocast(DType::F16, || x.matmul(&w.tensor()).sum_all());
 /// scaler.scale(&loss)?.backward()?;

@@ -5,7 +5,7 @@ mod stats;
 use super::table::{Arg, Misuse, OpEntry, Order, Sample};
 use super::view::ok;
 use crate::device::Kind;
-use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
+use crate::device::cpu::{CpuView, CpuViewMut, Loop, widely};
 use crate::error::{Error, Result};
 use crate::graph::{Batched, Elements, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled};
 use crate::tensor::{DType, Meta, Shape};
@@ -39,9 +39,6 @@ struct Normalize {
 /// The gradient of [`Normalize`] by x, from x, that of the result, and what [`BatchSums`] says of each channel. Recorded only where nothing differentiates it.
 #[derive(Clone, Copy, Debug)]
 struct NormalizeGrad;
-
-/// Elements of one task on the CPU.
-const TASK: usize = 1 << 14;
 
 /// Call `f(channel, first index, run)` for the runs of one channel that elements from `first` on consist of.
 fn each_run(s: Sizes, first: usize, to: &mut [f32], mut f: impl FnMut(usize, usize, &mut [f32])) {
@@ -168,12 +165,6 @@ impl Op for Normalize {
         Ok(())
     }
 
-    fn cpu_fast(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
-        let Some(make) = self.cpu_elements(slots, inputs) else { return Ok(false) };
-        threads.chunks(outputs[0].elements::<f32>(), TASK, |first, part| make(first, part));
-        Ok(true)
-    }
-
     fn cpu_elements<'a>(&'a self, _: &'a Slots, inputs: &'a [CpuView<'a>]) -> Option<Elements<'a>> {
         let s = Sizes::of(inputs[0].shape()).ok().filter(|_| inputs[0].dtype == DType::F32)?;
         let of: Vec<_> = inputs.iter().map(|x| x.elements::<f32>()).collect();
@@ -190,10 +181,9 @@ impl Op for Normalize {
         let s = Sizes::of(&ctx.inputs[0].meta.shape)?;
         let numel = ctx.outputs[0].1.numel();
         let (width, steps) = steps(ctx, s.inner, ctx.inputs[0].aligned);
-        let element = if width == 4 { "vec4<f32>" } else { "f32" };
+        let element = stats::element(width);
         let mut call = ctx.call("batch_norm")?.hold_words().alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
-        call = if width == 4 { call.hook("load", "    return x[(u[0].z >> 2u) + i];") } else { call };
-        call = call.input_as("x", 0, element).input("center", 1);
+        call = stats::loads(call, width, "load", "x", "u[0].z").input_as("x", 0, element).input("center", 1);
         call = if self.affine { call.input("weight", 2).input("bias", 3) } else { call.hook("factor", "    return 1.0;").hook("shift", "    return 0.0;") };
         call = call.u32s(&[numel / width / steps, s.channels]).offset(0).offset(1);
         call = if self.affine { call.offset(2).offset(3) } else { call.u32s(&[0, 0]) };
@@ -278,12 +268,6 @@ impl Op for NormalizeGrad {
         Ok(())
     }
 
-    fn cpu_fast(&self, slots: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>], threads: &Threads) -> Result<bool> {
-        let Some(make) = self.cpu_elements(slots, inputs) else { return Ok(false) };
-        threads.chunks(outputs[0].elements::<f32>(), TASK, |first, part| make(first, part));
-        Ok(true)
-    }
-
     fn cpu_elements<'a>(&'a self, _: &'a Slots, inputs: &'a [CpuView<'a>]) -> Option<Elements<'a>> {
         let s = Sizes::of(inputs[0].shape()).ok().filter(|_| inputs[0].dtype == DType::F32)?;
         let [x, g, scale] = [0, 1, 2].map(|n| inputs[n].elements::<f32>());
@@ -299,12 +283,10 @@ impl Op for NormalizeGrad {
         let s = Sizes::of(&ctx.inputs[0].meta.shape)?;
         let numel = ctx.outputs[0].1.numel();
         let (width, steps) = steps(ctx, s.inner, ctx.inputs[0].aligned && ctx.inputs[1].aligned);
-        let element = if width == 4 { "vec4<f32>" } else { "f32" };
+        let element = stats::element(width);
         let mut call = ctx.call("batch_norm_grad")?.hold_words().alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
-        if width == 4 {
-            call = call.hook("load", "    return x[(u[0].z >> 2u) + i];").hook("load_g", "    return g[(u[0].w >> 2u) + i];");
-        }
-        call = call.input_as("x", 0, element).input_as("g", 1, element).input("scale", 2);
+        call = stats::loads(call, width, "load", "x", "u[0].z");
+        call = stats::loads(call, width, "load_g", "g", "u[0].w").input_as("x", 0, element).input_as("g", 1, element).input("scale", 2);
         call = call.u32s(&[numel / width / steps, s.channels]).offset(0).offset(1).offset(2);
         call = call.divisor(s.inner).divisor(s.channels).divisor(s.n).u32(0).flops(5 * numel as u64);
         call = if width == 4 { call.with_epilogue4()? } else { call.with_epilogue()? };

@@ -111,11 +111,11 @@ impl Cut {
 const GROUP: usize = 64;
 
 /// Reads a whole V from a buffer of vec4s.
-fn loads<'c, 'a>(call: Call<'c, 'a>, width: usize, name: &str, buffer: &str, offset: &str) -> Call<'c, 'a> {
+pub(super) fn loads<'c, 'a>(call: Call<'c, 'a>, width: usize, name: &str, buffer: &str, offset: &str) -> Call<'c, 'a> {
     if width == 4 { call.hook(name, &format!("    return {buffer}[({offset} >> 2u) + i];")) } else { call }
 }
 
-fn element(width: usize) -> &'static str {
+pub(super) fn element(width: usize) -> &'static str {
     if width == 4 { "vec4<f32>" } else { "f32" }
 }
 

@@ -30,8 +30,8 @@ lines! {
     mlp_flex "mlp, cpu vs burn-flex" "2x (aim 3x)": |s| vs(s, "mlp_train", Peer::Cpu, Peer::BurnFlex, 2.0);
     lenet_flex "lenet, cpu vs burn-flex" "2x (aim 3x)": |s| vs(s, "lenet_train", Peer::Cpu, Peer::BurnFlex, 2.0);
     resnet_flex "resnet, cpu vs burn-flex" "2x (aim 3x)": |s| vs(s, "resnet_train", Peer::Cpu, Peer::BurnFlex, 2.0);
-    matmul_study "matmul 1024, gpu vs bare kernel" "0.8x (aim 1x)": |s| study(s, "matmul_1024", 0.8);
-    elementwise_study "elementwise, gpu vs bare kernel" "0.85x (aim 1x)": |s| study(s, "elementwise", 0.85);
+    matmul_study "matmul 1024, gpu vs bare kernel" "0.8x (aim 1x)": |s| vs(s, "matmul_1024", Peer::Gpu, Peer::Study, 0.8);
+    elementwise_study "elementwise, gpu vs bare kernel" "0.85x (aim 1x)": |s| vs(s, "elementwise", Peer::Gpu, Peer::Study, 0.85);
     start_cpu "lenet start, cpu" "0.1 s (aim 0.05 s)": |_| start(Peer::Cpu, 100.0, 100.0);
     start_gpu "lenet start, gpu" "1.0 s warm, 4 s cold (aim half)": |_| start(Peer::Gpu, 1000.0, 4000.0);
     memory_burn "lenet memory, gpu vs burn" "0.5x (aim 0.4x)": |s| memory(s, Peer::Burn, 0.5);
@@ -41,8 +41,11 @@ lines! {
     record "recording 1000 nodes" "3 ms (aim 1 ms)": |_| host_cost("cost/record", 1000.0, 3.0);
 }
 
-/// Who takes turns on a training workload: all whose ratios are asked for, and PyTorch by which a ratio is judged.
+/// Who takes turns on a workload. On a training workload: all whose ratios are asked for, and PyTorch by which a ratio is judged.
 fn field_of(workload: &str) -> Vec<Peer> {
+    if !workload.ends_with("_train") {
+        return vec![Peer::Gpu, Peer::Study];
+    }
     let mut all = vec![Peer::Gpu, Peer::Cpu, Peer::Torch, Peer::Burn, Peer::BurnFlex];
     // It has no batch norm of images.
     all.extend((workload != "resnet_train").then_some(Peer::Meganeura));
@@ -77,13 +80,6 @@ fn vs(state: &mut State, workload: &str, ours: Peer, theirs: Peer, must: f64) ->
         }
     }
     Ok(Outcome::of(counts && ratio >= must, got))
-}
-
-fn study(state: &mut State, workload: &str, must: f64) -> anyhow::Result<Outcome> {
-    state.peers.take(workload, &[Peer::Gpu, Peer::Study], ROUNDS)?;
-    let ratio = state.peers.ratio(Peer::Study, Peer::Gpu, workload)?;
-    let ms = |p| Ok::<f64, anyhow::Error>(median(state.peers.field(p, workload, "median_ms")?));
-    Ok(Outcome::of(ratio >= must, format!("{ratio:.2}x ({:.2} ms, {:.2} ms)", ms(Peer::Gpu)?, ms(Peer::Study)?)))
 }
 
 /// A process to its first step: once with no cache anywhere, then with those of that time.

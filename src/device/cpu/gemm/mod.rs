@@ -440,6 +440,7 @@ mod tests {
         }
     }
 
+    // A place outside of the data is a mistake of the caller's, which must not become a read outside of it.
     #[test]
     #[should_panic(expected = "an operand does not fit")]
     fn places_behind_the_data_are_refused() {
