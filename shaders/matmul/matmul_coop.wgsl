@@ -43,6 +43,11 @@ fn scale_b(col: u32) -> f32 {
     return 1.0;
 }
 
+// Of powers of two, exactly: a GPU's division may be off in its last bits.
+fn inverse(scale: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4<u32>(0x7f000000u) - bitcast<vec4<u32>>(scale));
+}
+
 // Hooks: an invocation's subgroup, its place there and how many are there.
 fn part_of(index: u32, id: u32) -> u32 {
     return id;
@@ -73,7 +78,7 @@ fn product(index: u32, id: u32, lane: u32, width: u32, row: u32, col: u32, begin
     workgroupBarrier();
     for (var q = index; q < 64u; q += INVOCATIONS) {
         let v = vec4<f32>(result[4u * q], result[4u * q + 1u], result[4u * q + 2u], result[4u * q + 3u]);
-        store(row + q / 4u, col + 4u * (q % 4u), v / scale_a(row + q / 4u) / scale_b(col));
+        store(row + q / 4u, col + 4u * (q % 4u), v * inverse(vec4<f32>(scale_a(row + q / 4u))) * inverse(vec4<f32>(scale_b(col))));
     }
 }
 

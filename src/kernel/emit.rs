@@ -1,8 +1,8 @@
 //! The emitter: makes a variant of a shader by replacing `const` values, `alias` types and the bodies of hook functions, by writing the bindings, and by
 //! joining only those library functions that are used. No preprocessor language: the file as it lies is valid WGSL.
 
-use super::Access;
-use super::{Kernel, table::{LIBRARIES, PARTS}};
+use super::table::{LIBRARIES, PARTS};
+use super::{Access, Kernel};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::fmt::Write;

@@ -41,7 +41,8 @@ pub(super) fn right(index: usize, options: &GpuOptions) -> bool {
         }
         verdicts.get_or_insert_default().insert(index, true);
     }
-    let trial = || -> Result<bool> { try_products(&Device::Gpu(Gpu::open(super::select::next_id(), index, &GpuOptions { declared_kind: None, ..options.clone() })?)) };
+    let trial =
+        || -> Result<bool> { try_products(&Device::Gpu(Gpu::open(super::select::next_id(), index, &GpuOptions { declared_kind: None, ..options.clone() })?)) };
     let verdict = trial();
     if !matches!(verdict, Ok(true)) {
         crate::env::tell(1, || format!("units for small matrices are not used: {verdict:?}"));

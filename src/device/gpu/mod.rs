@@ -143,7 +143,7 @@ impl Gpu {
             wgpu::DeviceLostReason::Unknown => lose.lose(message),
         });
         let mut info = adapter::describe(&adapter.get_info(), &limits, features);
-        info.caps.coop = units.or(options.emulated_coop.map(|edge| Coop { edge, lanes: 32, emulated: true }));
+        info.caps.coop = units.or(options.emulated_coop.map(|edge| Coop { edge, lanes: edge * edge / 4, emulated: true }));
         Ok(Self::new(id, device, queue, info, options.clone(), kept, Some(adapter.clone())))
     }
 

@@ -6,7 +6,6 @@
 
 use crate::device::{Caps, Coop};
 use crate::graph::Call;
-use std::cell::RefCell;
 use std::fmt::Write;
 
 /// What an operand becomes on its way.
@@ -48,9 +47,13 @@ impl CoopTile {
             let down = 1usize << (parts.ilog2() / 2);
             CoopTile { rows, columns, part_rows: rows / down, part_columns: columns / (parts / down), invocations, halves, coop }
         };
-        // Written out in WGSL, the larger tiles take minutes to compile.
         let small = if coop.lanes > 32 { tile(64, 64, 256) } else { tile(64, 64, 128) };
-        let all = if coop.emulated { vec![tile(32, 32, 64)] } else { vec![tile(128, 128, 256), small] };
+        let all = match (coop.emulated, coop.edge) {
+            (false, _) => vec![tile(128, 128, 256), small],
+            // Written out in WGSL, large tiles take long to compile. Two subgroups below each other, and two or four side by side, of several small matrices each.
+            (true, 16) => vec![tile(64, 32, 256)],
+            (true, _) => vec![tile(32, 64, 128)],
+        };
         let fit = |t: &&CoopTile| {
             t.bytes() <= caps.max_workgroup_bytes as usize
                 && t.invocations <= caps.max_invocations as usize
@@ -96,18 +99,16 @@ impl CoopTile {
             .into_iter()
             .chain(sizes)
             .fold(call, |call, (name, value)| call.set(name, format!("{value}u")));
-        let leaf = Leaf { edge: self.coop.edge, slots: self.coop.emulated.then(RefCell::default) };
-        let call = call.hook("product", &self.product(along, &leaf));
-        if !self.coop.emulated {
+        let Coop { edge, lanes, emulated } = self.coop;
+        let call = call.hook("product", &self.product(along, &Leaf { edge, emulated }));
+        if !emulated {
             return call;
         }
-        let lanes = self.coop.lanes;
-        let edge = self.coop.edge;
-        call.hook("part_of", &format!("    cells = {}u;\n    return index / {lanes}u;", edge * edge))
+        call.hook("part_of", &format!("    own = index % {lanes}u;\n    return index / {lanes}u;"))
             .hook("lane_of", &format!("    return index % {lanes}u;"))
             .hook("lanes_of", &format!("    return {lanes}u;"))
             .disable("wgpu_cooperative_matrix")
-            .function("emulated", &emulated(edge, leaf.slots()))
+            .function("emulation", &emulation(edge))
     }
 
     /// The body of the hook `product`.
@@ -137,8 +138,7 @@ impl CoopTile {
         for i in 0..high {
             for j in 0..wide {
                 for sum in if two { &["c", "t", "d"][..] } else { &["c"] } {
-                    let name = format!("{sum}{i}_{j}");
-                    line!("    var {name} = {};", leaf.zero(&name));
+                    line!("    var {sum}{i}_{j} = {};", leaf.zero());
                 }
             }
         }
@@ -176,13 +176,11 @@ impl CoopTile {
             for half in 0..if two { 2 } else { 1 } {
                 for i in 0..high {
                     let at = format!("{}u + (down + {}u) * {stride_a}u + {}u", half * copy_a, i * edge, s * edge);
-                    let name = format!("a{half}_{i}");
-                    line!("        let {name} = {};", leaf.load(&name, 'A', &at, stride_a));
+                    line!("        let a{half}_{i} = {};", leaf.load('A', &at, stride_a));
                 }
                 for j in 0..wide {
                     let at = format!("{}u + {}u * {stride_b}u + right + {}u", half * copy_b, s * edge, j * edge);
-                    let name = format!("b{half}_{j}");
-                    line!("        let {name} = {};", leaf.load(&name, 'B', &at, stride_b));
+                    line!("        let b{half}_{j} = {};", leaf.load('B', &at, stride_b));
                 }
             }
             for i in 0..high {
@@ -201,8 +199,7 @@ impl CoopTile {
             line!("    terms += {TERMS}u;\n    if terms == {BLOCK}u {{\n        terms = 0u;");
             for i in 0..high {
                 for j in 0..wide {
-                    let (total, sum) = (format!("t{i}_{j}"), format!("c{i}_{j}"));
-                    line!("        {total} = {};\n        {sum} = {};", leaf.add(&total, &sum), leaf.zero(&sum));
+                    line!("        t{i}_{j} = t{i}_{j} + c{i}_{j};\n        c{i}_{j} = {};", leaf.zero());
                 }
             }
             line!("    }}");
@@ -210,11 +207,8 @@ impl CoopTile {
         line!("    k = next;\n    }}");
         for i in 0..high {
             for j in 0..wide {
-                let whole = if two {
-                    leaf.add(&leaf.add(&format!("t{i}_{j}"), &format!("c{i}_{j}")), &leaf.low(&format!("d{i}_{j}")))
-                } else {
-                    format!("c{i}_{j}")
-                };
+                // 2^-11: the place of the low halves.
+                let whole = if two { format!("t{i}_{j} + c{i}_{j} + d{i}_{j} * 0.00048828125") } else { format!("c{i}_{j}") };
                 line!("    {{\n        let whole = {whole};\n        {}", leaf.store("whole", &format!("part * {}u", edge * edge)));
                 line!("        workgroupBarrier();");
                 line!("        for (var q = lane; q < {}u; q += width) {{", edge * edge / 4);
@@ -222,7 +216,7 @@ impl CoopTile {
                 line!("            let to_row = row + down + {}u + r;\n            let to_col = col + right + {}u + x;", i * edge, j * edge);
                 line!("            let v = vec4<f32>(result[at], result[at + 1u], result[at + 2u], result[at + 3u]);");
                 line!("            let scale = vec4<f32>(scale_b(to_col), scale_b(to_col + 1u), scale_b(to_col + 2u), scale_b(to_col + 3u));");
-                line!("            if id == part {{\n                store(to_row, to_col, v / scale_a(to_row) / scale);\n            }}\n        }}");
+                line!("            if id == part {{\n                store(to_row, to_col, v * inverse(vec4<f32>(scale_a(to_row))) * inverse(scale));\n            }}\n        }}");
                 line!("        workgroupBarrier();\n    }}");
             }
         }
@@ -230,83 +224,56 @@ impl CoopTile {
     }
 }
 
-/// How an operation on small matrices is written: for the hardware, or for the emulation that tests run where there is none. There each lane holds whole
-/// matrices, by name in slots of one array, as what goes through functions by value takes minutes to compile.
+/// How an operation on small matrices is written: for the hardware, or for the emulation that tests run where there is none.
 struct Leaf {
     edge: usize,
-    slots: Option<RefCell<Vec<String>>>,
+    emulated: bool,
 }
 
 impl Leaf {
-    /// The slot of a name, in the emulation.
-    fn slot(&self, name: &str) -> Option<usize> {
-        let mut slots = self.slots.as_ref()?.borrow_mut();
-        let found = slots.iter().position(|n| n == name);
-        Some(found.unwrap_or_else(|| {
-            slots.push(name.to_string());
-            slots.len() - 1
-        }))
+    fn zero(&self) -> String {
+        if self.emulated { "vec4<f32>()".into() } else { format!("coop_mat{0}x{0}<f32, C>()", self.edge) }
     }
 
-    fn slots(&self) -> usize {
-        self.slots.as_ref().map_or(0, |s| s.borrow().len())
-    }
-
-    fn zero(&self, name: &str) -> String {
-        match self.slot(name) {
-            Some(n) => format!("zero({n}u)"),
-            None => format!("coop_mat{0}x{0}<f32, C>()", self.edge),
+    fn load(&self, role: char, at: &str, stride: usize) -> String {
+        if self.emulated {
+            return format!("vec2<u32>({at}, {stride}u)");
         }
-    }
-
-    fn load(&self, name: &str, role: char, at: &str, stride: usize) -> String {
-        let operand = role.to_ascii_lowercase();
-        match self.slot(name) {
-            Some(n) => format!("load_{operand}({n}u, {at}, {stride}u)"),
-            None => format!("coopLoadT<coop_mat{0}x{0}<f16, {role}>>(&tile_{operand}[{at}], {stride}u)", self.edge),
-        }
+        format!("coopLoadT<coop_mat{0}x{0}<f16, {role}>>(&tile_{1}[{at}], {stride}u)", self.edge, role.to_ascii_lowercase())
     }
 
     fn multiply(&self, a: &str, b: &str, c: &str) -> String {
-        format!("{}({a}, {b}, {c})", if self.slots.is_some() { "multiply_add" } else { "coopMultiplyAdd" })
-    }
-
-    fn add(&self, a: &str, b: &str) -> String {
-        if self.slots.is_some() { format!("add({a}, {b})") } else { format!("({a} + {b})") }
-    }
-
-    /// The sum of products with a low half, at its place.
-    fn low(&self, d: &str) -> String {
-        if self.slots.is_some() { format!("low({d})") } else { format!("{d} * 0.00048828125") }
+        format!("{}({a}, {b}, {c})", if self.emulated { "multiply_add" } else { "coopMultiplyAdd" })
     }
 
     fn store(&self, c: &str, at: &str) -> String {
-        if self.slots.is_some() { format!("store_small({c}, {at});") } else { format!("coopStoreT({c}, &result[{at}], {}u);", self.edge) }
+        if self.emulated { format!("store_small({c}, {at});") } else { format!("coopStoreT({c}, &result[{at}], {}u);", self.edge) }
     }
 }
 
-/// The operations on small matrices in plain WGSL. What changes a matrix gives its slot back.
-fn emulated(edge: usize, slots: usize) -> String {
-    let n = edge * edge;
-    let function = |head: &str, body: &str, slot: &str| {
-        let back = if slot.is_empty() { String::new() } else { format!("    return {slot};\n") };
-        format!("fn {head} {{\n    for (var i = 0u; i < cells; i++) {{\n        {body}\n    }}\n{back}}}\n")
-    };
-    let place = |name: char| format!("small[s * {n}u + i] = f32(tile_{name}[at + i / {edge}u * stride + i % {edge}u]);");
-    let product = format!(
-        "for (var k = 0u; k < cells / {edge}u; k++) {{\n            small[c * {n}u + i] += small[a * {n}u + i / {edge}u * {edge}u + k] * small[b * {n}u + k * {edge}u + i % {edge}u];\n        }}"
-    );
-    [
-        // A bound that no compiler knows: loops over arrays are otherwise written out, which takes minutes.
-        "var<workgroup> cells: u32;\n".into(),
-        format!("var<private> small: array<f32, {}>;\n", n * slots),
-        function("zero(s: u32) -> u32", &format!("small[s * {n}u + i] = 0.0;"), "s"),
-        function("load_a(s: u32, at: u32, stride: u32) -> u32", &place('a'), "s"),
-        function("load_b(s: u32, at: u32, stride: u32) -> u32", &place('b'), "s"),
-        function("multiply_add(a: u32, b: u32, c: u32) -> u32", &product, "c"),
-        function("add(a: u32, b: u32) -> u32", &format!("small[a * {n}u + i] += small[b * {n}u + i];"), "a"),
-        function("low(d: u32) -> u32", &format!("small[d * {n}u + i] *= 0.00048828125;"), "d"),
-        function("store_small(c: u32, at: u32)", &format!("result[at + i] = small[c * {n}u + i];"), ""),
-    ]
-    .concat()
+/// The operations on small matrices in plain WGSL. Of a sum, each lane of a subgroup has four neighbours in a row; of a factor, it only knows where it lies, as
+/// workgroup memory stays as it is from the load to the last product. Lanes that had whole matrices would take thousands of iterations for each product, and Mesa's
+/// llvmpipe ends every loop of an invocation, silently, once all its loops together made 65535 iterations.
+fn emulation(edge: usize) -> String {
+    let fours = edge / 4;
+    format!(
+        "var<private> own: u32;
+fn multiply_add(a: vec2<u32>, b: vec2<u32>, c: vec4<f32>) -> vec4<f32> {{
+    var sum = c;
+    let p = a.x + own / {fours}u * a.y;
+    let q = b.x + own % {fours}u * 4u;
+    // The word is zero: a bound that no compiler knows, so that none writes out the loop.
+    for (var k = 0u; k < {edge}u + u[4].w; k++) {{
+        let at = q + k * b.y;
+        sum += f32(tile_a[p + k]) * vec4<f32>(f32(tile_b[at]), f32(tile_b[at + 1u]), f32(tile_b[at + 2u]), f32(tile_b[at + 3u]));
+    }}
+    return sum;
+}}
+fn store_small(c: vec4<f32>, at: u32) {{
+    for (var i = 0u; i < 4u; i++) {{
+        result[at + own * 4u + i] = c[i];
+    }}
+}}
+"
+    )
 }
