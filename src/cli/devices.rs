@@ -34,6 +34,12 @@ impl Run for Devices {
                 c.max_groups
             )?;
             writeln!(out, "        features used: {features}")?;
+            let units = match crate::device::gpu::matrix_units(n) {
+                Ok(Some(c)) => format!("{e} x {e}, their products are right", e = c.edge),
+                Ok(None) => "none".to_string(),
+                Err(e) => format!("not used: {e}"),
+            };
+            writeln!(out, "        units for small matrices of f16: {units}")?;
         }
         let (_, why) = Device::best()?;
         writeln!(out, "default {why}")?;

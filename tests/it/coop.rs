@@ -6,7 +6,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use wgrad::device::gpu::GpuOptions;
 use wgrad::device::{Caps, Coop, Device, Kind};
 use wgrad::graph::watch;
-use wgrad::{MatmulPrecision, Result, Tensor, with_matmul_precision};
+use wgrad::{DType, MatmulPrecision, Result, Tensor, autocast, with_matmul_precision};
 
 fn emulating(edge: usize) -> Option<Device> {
     let device = crate::ops::adapter(common::gpu(), 1)?;
@@ -87,6 +87,35 @@ fn products_by_small_matrices_are_those_of_the_definition() {
                     assert!(precision == MatmulPrecision::High || off > 1e-5, "{what}: {off:.2e} is too good");
                 }
             }
+        }
+    }
+}
+
+/// A layer's result and gradients, of halves or of floats.
+fn layer(device: &Device, dtype: DType) -> Result<Vec<Vec<f32>>> {
+    let [x, w] = [(33, 1), (36, 2)].map(|(rows, seed)| Tensor::new(values(rows * 40, seed, 1.0, |_| 0), [rows, 40], device)?.requires_grad());
+    let (x, w) = (x?, w?);
+    let y = autocast(dtype, || x.try_linear(&w, None))?;
+    // Not all alike, and small enough for halves.
+    (&y * &y.detach().tanh()).sum_all().backward()?;
+    let results = [Some(y.to_dtype(DType::F32)), x.grad(), w.grad()];
+    results.iter().map(|t| t.as_ref().unwrap().to_vec::<f32>()).collect()
+}
+
+#[test]
+fn products_of_halves_go_through_them_and_those_of_floats_only_where_asked() {
+    let Some(device) = emulating(16) else { return };
+    for (dtype, bound) in [(DType::F16, 2f32.powi(-9)), (DType::F32, 1e-6)] {
+        let (got, seen) = watch(&Caps::floor(), || layer(&device, dtype));
+        let (got, want) = (got.unwrap(), layer(&common::definition(), dtype).unwrap());
+        let launches = seen.runs.iter().flat_map(|r| &r.program.launches);
+        let through = launches.filter(|l| l.text.contains("multiply_add(a: vec2<u32>")).count();
+        assert_eq!(through, if dtype == DType::F16 { 3 } else { 0 }, "{dtype}");
+        // Halves are exact as they are.
+        assert!(!seen.kernels.contains("operand_scales"), "{dtype}");
+        for (got, want) in got.iter().zip(&want) {
+            let scale = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() <= bound * scale), "{dtype}");
         }
     }
 }

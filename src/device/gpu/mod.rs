@@ -18,6 +18,7 @@ pub(crate) use adapter::first_adapters;
 #[cfg(feature = "cli")]
 pub(crate) use adapter::quiet_drivers;
 pub use adapter::{AdapterInfo, adapters};
+pub use coop::matrix_units;
 pub use engine::KernelCall;
 pub use memory::GpuBuffer;
 pub use pipeline::validate_wgsl;
@@ -111,13 +112,24 @@ impl std::fmt::Debug for Gpu {
 impl Gpu {
     /// Open the adapter at `index` of [`adapters`]. `id` must be unique in the process.
     pub fn open(id: u64, index: usize, options: &GpuOptions) -> Result<Arc<Gpu>> {
+        let adapter = adapter::adapter(index).filter(|_| options.coop && !options.floor);
+        // A device is as good without units that give wrong results.
+        let units = adapter.and_then(|(info, adapter)| {
+            let proven = coop::proven(index, adapter, options);
+            proven.inspect_err(|e| env::tell(1, || format!("{}: its units for small matrices are not used: {e}", info.short_name()))).ok().flatten()
+        });
+        Self::open_with(id, index, options, units)
+    }
+
+    /// The same, with these units for small matrices.
+    fn open_with(id: u64, index: usize, options: &GpuOptions, units: Option<Coop>) -> Result<Arc<Gpu>> {
         let (info, adapter) =
             adapter::adapter(index).ok_or_else(|| Error::device(format!("gpu: no adapter at position {} of {}", index + 1, adapters().len())))?;
         let (features, limits) =
             if options.floor { (wgpu::Features::empty(), wgpu::Limits::default()) } else { (adapter.features() & adapter::wanted(), adapter.limits()) };
-        let units = (options.coop && !options.floor).then(|| coop::units(adapter)).flatten().filter(|_| coop::right(index, options));
         let (features, experimental_features) = match units {
-            // SAFETY: the one experimental feature is that of small matrices, whose results were tested on this adapter.
+            // SAFETY: the one experimental feature is that of small matrices. Only our own kernels use them, in the forms that the adapter names, and but for
+            // the trial itself only where that found their results right.
             Some(_) => (features | coop::FEATURE, unsafe { wgpu::ExperimentalFeatures::enabled() }),
             None => (features, wgpu::ExperimentalFeatures::disabled()),
         };
@@ -143,6 +155,7 @@ impl Gpu {
             wgpu::DeviceLostReason::Unknown => lose.lose(message),
         });
         let mut info = adapter::describe(&adapter.get_info(), &limits, features);
+        info.features.extend(units.map(|_| coop::NAME));
         info.caps.coop = units.or(options.emulated_coop.map(|edge| Coop { edge, lanes: edge * edge / 4, emulated: true }));
         Ok(Self::new(id, device, queue, info, options.clone(), kept, Some(adapter.clone())))
     }
