@@ -93,15 +93,19 @@ fn batch_dims(a: &Layout, b: &Layout) -> Vec<(usize, isize, isize)> {
     out
 }
 
+/// Terms of a sum that one invocation on a processor makes at most. Mesa's llvmpipe ends every loop, silently, once the loops of an invocation made 65535
+/// iterations, and one iteration takes four terms.
+const LONGEST: usize = 1 << 17;
+
 /// Into how many parts a sum of `k` terms is split, and the terms of one, where that many tiles hold the results: a long sum with few results
 /// would leave cores idle. Decided by the shape of one model's result alone.
 pub(in crate::ops) fn split(tiles: usize, k: usize) -> (usize, usize) {
     /// Workgroups that keep a processor busy: more only add to the second pass.
     const BUSY: usize = 32;
-    if 2 * tiles >= BUSY || k < 4 * BLOCK {
+    if (2 * tiles >= BUSY || k < 4 * BLOCK) && k <= LONGEST {
         return (1, k);
     }
-    let parts = (BUSY / tiles).min(k / BLOCK);
+    let parts = (BUSY / tiles).min(k / BLOCK).max(k.div_ceil(LONGEST));
     let each = k.div_ceil(parts).next_multiple_of(BLOCK);
     (k.div_ceil(each), each)
 }
@@ -379,6 +383,7 @@ mod tests {
             let (parts, each) = split(tiles, k);
             assert!(parts * each >= k && (parts - 1) * each < k, "{tiles} {k}: {parts} x {each}");
             assert!(parts == 1 || each % BLOCK == 0);
+            assert!(each <= LONGEST);
         }
     }
 
