@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     let mut state = State { quick: args.iter().any(|a| a == "--quick"), ..State::default() };
     let only = value("--only").unwrap_or_default();
     let table: Vec<&Line> = if speed {
-        speed::LINES.iter().chain(mixed::LINES).collect()
+        speed::LINES.iter().chain(speed::bench::LINES).chain(mixed::LINES).collect()
     } else {
         digits::LINES.iter().chain(suite::LINES.iter().copied()).chain(build::LINES).collect()
     };

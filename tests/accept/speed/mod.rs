@@ -1,5 +1,6 @@
 //! `make accept-speed`: what the issue of speed promises. Ratios are of one run, in which wgrad and its peers take turns.
 
+pub mod bench;
 pub mod peers;
 
 use super::{Line, Outcome, State};
