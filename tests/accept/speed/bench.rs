@@ -1,9 +1,9 @@
 //! `wgrad bench` itself: what it says of two runs of one binary, of a planted slowdown, and of probes that go wrong.
 
 use super::super::{Line, Outcome, State};
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 pub static LINES: &[Line] = &[
@@ -43,10 +43,10 @@ const SLOWED: &str = "matmul/64";
 const BESIDE: [&str; 3] = [SLOWED, "matmul/128", "reduce/rows_64x65536"];
 
 /// A folder of results, gone with it.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> anyhow::Result<Folder> {
+    pub fn new(name: &str) -> anyhow::Result<Folder> {
         let at = std::env::temp_dir().join(format!("wgrad-accept-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&at)?;
         Ok(Folder(at))
@@ -69,11 +69,16 @@ fn bench(folder: &Folder, args: &[&str], plant: Option<&str>) -> anyhow::Result<
     Ok(command.output()?)
 }
 
-/// Measure rows into a file.
-fn measure(folder: &Folder, file: &str, device: &str, rows: &[&str], plant: Option<&str>) -> anyhow::Result<()> {
+/// Measure rows into a file, and give what it says of the one device.
+pub fn measured(folder: &Folder, file: &str, device: &str, rows: &[&str], plant: Option<&str>) -> anyhow::Result<Value> {
     let out = bench(folder, &[&["--device", device, "--json", file][..], rows].concat(), plant)?;
     ensure!(out.status.success(), "wgrad bench ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
-    Ok(())
+    device_of(folder, file)
+}
+
+fn device_of(folder: &Folder, file: &str) -> anyhow::Result<Value> {
+    let mut report: Value = serde_json::from_slice(&std::fs::read(folder.0.join(file))?)?;
+    Ok(report["devices"][0].take())
 }
 
 /// The rows of `--compare` that end in each of these words.
@@ -91,7 +96,7 @@ const VERDICTS: [&str; 3] = ["no difference", "faster", "SLOWER"];
 fn itself(device: &str) -> anyhow::Result<Outcome> {
     let folder = Folder::new(&format!("itself-{device}"))?;
     for file in ["a.json", "b.json"] {
-        measure(&folder, file, device, &ROWS, None)?;
+        measured(&folder, file, device, &ROWS, None)?;
     }
     let [same, faster, slower] = compare(&folder, VERDICTS)?;
     let others = [faster, slower].concat().join("; ");
@@ -101,8 +106,8 @@ fn itself(device: &str) -> anyhow::Result<Outcome> {
 
 fn planted(device: &str) -> anyhow::Result<Outcome> {
     let folder = Folder::new(&format!("planted-{device}"))?;
-    measure(&folder, "a.json", device, &BESIDE, None)?;
-    measure(&folder, "b.json", device, &BESIDE, Some(&format!("slow:{SLOWED}")))?;
+    measured(&folder, "a.json", device, &BESIDE, None)?;
+    measured(&folder, "b.json", device, &BESIDE, Some(&format!("slow:{SLOWED}")))?;
     let [same, faster, slower] = compare(&folder, VERDICTS)?;
     let pass = slower.len() == 1 && slower[0].starts_with(SLOWED) && same.len() == BESIDE.len() - 1;
     Ok(Outcome::of(pass, [slower, faster, same].concat().join("; ")))
@@ -115,16 +120,10 @@ fn wrong(_: &mut State) -> anyhow::Result<Outcome> {
     for kind in ["hang", "abort", "fail"] {
         let args = ["cost/step", "cost/record", "--device", "cpu", "--json", "a.json", "--rounds", "1", "--limit", "2"];
         bench(&folder, &args, Some(&format!("{kind}:cost/step")))?;
-        let rows = rows(&folder.0.join("a.json"))?;
+        let rows = device_of(&folder, "a.json")?["rows"].take();
         let why = rows[0]["failed"].as_str().unwrap_or_default();
         pass &= !why.is_empty() && rows[0]["median_ms"].is_null() && rows[1]["median_ms"].as_f64().is_some_and(|ms| ms > 0.0);
         said.push(format!("{kind}: {why}"));
     }
     Ok(Outcome::of(pass, said.join("; ")))
-}
-
-/// The rows of a file of results, of its one device.
-fn rows(file: &Path) -> anyhow::Result<Vec<Value>> {
-    let report: Value = serde_json::from_slice(&std::fs::read(file)?)?;
-    report["devices"][0]["rows"].as_array().cloned().with_context(|| format!("{} has no rows", file.display()))
 }
