@@ -1,5 +1,6 @@
 //! Devices: the CPU backend and the adapters that wgpu offers, behind one type.
 
+mod coop;
 mod counters;
 pub mod cpu;
 #[cfg(feature = "gpu")]
@@ -9,6 +10,7 @@ mod run;
 mod select;
 
 pub use crate::kernel::Access;
+pub use coop::Coop;
 pub use counters::{CounterValues, Counters};
 pub use launch::{Binding, Check, GpuProgram, HostOperand, HostProgram, HostStep, HostWork, Launch, Slot, Word};
 pub use run::Readback;
@@ -53,17 +55,6 @@ pub struct Caps {
     pub timestamps: bool,
     /// Units for small matrices, where the device has them and they were found right.
     pub coop: Option<Coop>,
-}
-
-/// Units that multiply small matrices of f16 and sum in f32 (WGSL's cooperative matrices: tensor cores, simdgroup matrices).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Coop {
-    /// Rows, columns and terms of a matrix: 16 or 8.
-    pub edge: usize,
-    /// Lanes of a subgroup at most: a workgroup has at least so many subgroups as that divides its invocations.
-    pub lanes: usize,
-    /// Written out in plain WGSL: what tests run where no device has such units.
-    pub emulated: bool,
 }
 
 impl Caps {

@@ -156,7 +156,7 @@ impl Gpu {
         });
         let mut info = adapter::describe(&adapter.get_info(), &limits, features);
         info.features.extend(units.map(|_| coop::NAME));
-        info.caps.coop = units.or(options.emulated_coop.map(|edge| Coop { edge, lanes: edge * edge / 4, emulated: true }));
+        info.caps.coop = units.or(options.emulated_coop.map(Coop::emulation));
         Ok(Self::new(id, device, queue, info, options.clone(), kept, Some(adapter.clone())))
     }
 

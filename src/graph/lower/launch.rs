@@ -1,7 +1,7 @@
 //! The builder through which an op's `gpu` makes its launches.
 
 use super::steps::{Reg, Steps, Store, Width};
-use crate::device::{Access, Binding, Caps, Check, GpuProgram, Kind, Launch, Slot, Word};
+use crate::device::{Access, Binding, Caps, Check, Coop, GpuProgram, Kind, Launch, Slot, Word};
 use crate::error::{Error, Result};
 use crate::graph::Slots;
 use crate::kernel::{self, BindingText, Emit};
@@ -159,15 +159,9 @@ impl Call<'_, '_> {
         self
     }
 
-    /// Put in a text, once, under a name.
-    pub fn function(mut self, name: &str, text: &str) -> Self {
-        self.text.edit(|e| e.add_function(name, text));
-        self
-    }
-
-    /// Leave out the line `enable name;`.
-    pub fn disable(mut self, name: &str) -> Self {
-        self.text.edit(|e| e.disable(name));
+    /// Write the operations on small matrices of `matmul_coop` for these units.
+    pub fn small_matrices(mut self, coop: &Coop) -> Self {
+        self.text.edit(|e| coop.write_into(e));
         self
     }
 

@@ -99,23 +99,15 @@ impl CoopTile {
             .into_iter()
             .chain(sizes)
             .fold(call, |call, (name, value)| call.set(name, format!("{value}u")));
-        let Coop { edge, lanes, emulated } = self.coop;
-        let call = call.hook("product", &self.product(along, &Leaf { edge, emulated }));
-        if !emulated {
-            return call;
-        }
-        call.hook("part_of", &format!("    own = index % {lanes}u;\n    return index / {lanes}u;"))
-            .hook("lane_of", &format!("    return index % {lanes}u;"))
-            .hook("lanes_of", &format!("    return {lanes}u;"))
-            .disable("wgpu_cooperative_matrix")
-            .function("emulation", &emulation(edge))
+        call.hook("product", &self.product(along)).small_matrices(&self.coop)
     }
 
     /// The body of the hook `product`.
-    fn product(&self, along: [bool; 2], leaf: &Leaf) -> String {
+    fn product(&self, along: [bool; 2]) -> String {
+        let coop = self.coop;
         let mut out = String::new();
         let two = self.halves == Halves::Two;
-        let edge = self.coop.edge;
+        let edge = coop.edge;
         let ([stride_a, stride_b], [copy_a, copy_b]) = (self.strides(), self.copies());
         let (fours_a, fours_b, deep) = (self.rows / 4, self.columns / 4, TERMS / 4);
         let (high, wide) = (self.part_rows / edge, self.part_columns / edge);
@@ -138,7 +130,7 @@ impl CoopTile {
         for i in 0..high {
             for j in 0..wide {
                 for sum in if two { &["c", "t", "d"][..] } else { &["c"] } {
-                    line!("    var {sum}{i}_{j} = {};", leaf.zero());
+                    line!("    var {sum}{i}_{j} = {};", coop.zero());
                 }
             }
         }
@@ -176,19 +168,19 @@ impl CoopTile {
             for half in 0..if two { 2 } else { 1 } {
                 for i in 0..high {
                     let at = format!("{}u + (down + {}u) * {stride_a}u + {}u", half * copy_a, i * edge, s * edge);
-                    line!("        let a{half}_{i} = {};", leaf.load('A', &at, stride_a));
+                    line!("        let a{half}_{i} = {};", coop.left(&at, stride_a));
                 }
                 for j in 0..wide {
                     let at = format!("{}u + {}u * {stride_b}u + right + {}u", half * copy_b, s * edge, j * edge);
-                    line!("        let b{half}_{j} = {};", leaf.load('B', &at, stride_b));
+                    line!("        let b{half}_{j} = {};", coop.right(&at, stride_b));
                 }
             }
             for i in 0..high {
                 for j in 0..wide {
-                    line!("        c{i}_{j} = {};", leaf.multiply(&format!("a0_{i}"), &format!("b0_{j}"), &format!("c{i}_{j}")));
+                    line!("        c{i}_{j} = {};", coop.multiply_add(&format!("a0_{i}"), &format!("b0_{j}"), &format!("c{i}_{j}")));
                     if two {
                         for (x, y) in [(0, 1), (1, 0)] {
-                            line!("        d{i}_{j} = {};", leaf.multiply(&format!("a{x}_{i}"), &format!("b{y}_{j}"), &format!("d{i}_{j}")));
+                            line!("        d{i}_{j} = {};", coop.multiply_add(&format!("a{x}_{i}"), &format!("b{y}_{j}"), &format!("d{i}_{j}")));
                         }
                     }
                 }
@@ -199,7 +191,7 @@ impl CoopTile {
             line!("    terms += {TERMS}u;\n    if terms == {BLOCK}u {{\n        terms = 0u;");
             for i in 0..high {
                 for j in 0..wide {
-                    line!("        t{i}_{j} = t{i}_{j} + c{i}_{j};\n        c{i}_{j} = {};", leaf.zero());
+                    line!("        t{i}_{j} = t{i}_{j} + c{i}_{j};\n        c{i}_{j} = {};", coop.zero());
                 }
             }
             line!("    }}");
@@ -209,7 +201,7 @@ impl CoopTile {
             for j in 0..wide {
                 // 2^-11: the place of the low halves.
                 let whole = if two { format!("t{i}_{j} + c{i}_{j} + d{i}_{j} * 0.00048828125") } else { format!("c{i}_{j}") };
-                line!("    {{\n        let whole = {whole};\n        {}", leaf.store("whole", &format!("part * {}u", edge * edge)));
+                line!("    {{\n        let whole = {whole};\n        {}", coop.store("whole", &format!("part * {}u", edge * edge)));
                 line!("        workgroupBarrier();");
                 line!("        for (var q = lane; q < {}u; q += width) {{", edge * edge / 4);
                 line!("            let r = q / {0}u;\n            let x = 4u * (q % {0}u);\n            let at = part * {1}u + r * {edge}u + x;", edge / 4, edge * edge);
@@ -222,58 +214,4 @@ impl CoopTile {
         }
         out
     }
-}
-
-/// How an operation on small matrices is written: for the hardware, or for the emulation that tests run where there is none.
-struct Leaf {
-    edge: usize,
-    emulated: bool,
-}
-
-impl Leaf {
-    fn zero(&self) -> String {
-        if self.emulated { "vec4<f32>()".into() } else { format!("coop_mat{0}x{0}<f32, C>()", self.edge) }
-    }
-
-    fn load(&self, role: char, at: &str, stride: usize) -> String {
-        if self.emulated {
-            return format!("vec2<u32>({at}, {stride}u)");
-        }
-        format!("coopLoadT<coop_mat{0}x{0}<f16, {role}>>(&tile_{1}[{at}], {stride}u)", self.edge, role.to_ascii_lowercase())
-    }
-
-    fn multiply(&self, a: &str, b: &str, c: &str) -> String {
-        format!("{}({a}, {b}, {c})", if self.emulated { "multiply_add" } else { "coopMultiplyAdd" })
-    }
-
-    fn store(&self, c: &str, at: &str) -> String {
-        if self.emulated { format!("store_small({c}, {at});") } else { format!("coopStoreT({c}, &result[{at}], {}u);", self.edge) }
-    }
-}
-
-/// The operations on small matrices in plain WGSL. Of a sum, each lane of a subgroup has four neighbours in a row; of a factor, it only knows where it lies, as
-/// workgroup memory stays as it is from the load to the last product. Lanes that had whole matrices would take thousands of iterations for each product, and Mesa's
-/// llvmpipe ends every loop of an invocation, silently, once all its loops together made 65535 iterations.
-fn emulation(edge: usize) -> String {
-    let fours = edge / 4;
-    format!(
-        "var<private> own: u32;
-fn multiply_add(a: vec2<u32>, b: vec2<u32>, c: vec4<f32>) -> vec4<f32> {{
-    var sum = c;
-    let p = a.x + own / {fours}u * a.y;
-    let q = b.x + own % {fours}u * 4u;
-    // The word is zero: a bound that no compiler knows, so that none writes out the loop.
-    for (var k = 0u; k < {edge}u + u[4].w; k++) {{
-        let at = q + k * b.y;
-        sum += f32(tile_a[p + k]) * vec4<f32>(f32(tile_b[at]), f32(tile_b[at + 1u]), f32(tile_b[at + 2u]), f32(tile_b[at + 3u]));
-    }}
-    return sum;
-}}
-fn store_small(c: vec4<f32>, at: u32) {{
-    for (var i = 0u; i < 4u; i++) {{
-        result[at + own * 4u + i] = c[i];
-    }}
-}}
-"
-    )
 }
