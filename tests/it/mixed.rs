@@ -395,11 +395,8 @@ fn parameters_of_halves_are_refused() {
 /// the states are saved and taken up again before the ninth.
 fn scaled_steps(device: &Device, captured: bool) -> Result<(Vec<u32>, Vec<f32>, u64)> {
     let initial = Generator::new(4);
-    let model = Sequential::new()
-        .then(Linear::new(6, 8, &initial, device)?)
-        .then(BatchNorm1d::new(8, device)?)
-        .then(ReLU)
-        .then(Linear::new(8, 3, &initial, device)?);
+    let model =
+        Sequential::new().then(Linear::new(6, 8, &initial, device)?).then(BatchNorm1d::new(8, device)?).then(ReLU).then(Linear::new(8, 3, &initial, device)?);
     let mut optimizer = Adam::new(model.parameters(), AdamOptions { lr: 0.05, ..AdamOptions::default() })?;
     let options = GradScalerOptions { init_scale: 1024.0, growth_interval: 3, ..GradScalerOptions::default() };
     let mut scaler = GradScaler::new(options, device)?;
