@@ -106,7 +106,7 @@ impl Job {
         let mut runs = 0u32;
         let mut twice = move || {
             runs += 1;
-            runs % 10 == 0
+            runs.is_multiple_of(10)
         };
         let placeholder = Once::Work(Box::new(|| Ok(())));
         self.once = match std::mem::replace(&mut self.once, placeholder) {
