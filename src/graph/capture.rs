@@ -149,7 +149,11 @@ impl Ran {
             offsets,
             mixed: from_input.iter().zip(&direct).any(|(i, d)| i.is_some() && *d),
             from_input,
-            slots: canon.nodes.iter().map(|n| (n.slot_base, n.slots.floats.len(), n.slots.ints.len(), n.op.arenas().is_some())).collect(),
+            slots: canon
+                .nodes
+                .iter()
+                .map(|n| (n.slot_base, n.slots.floats.len(), n.slots.ints.len(), n.op.arenas().is_some_and(|a| !a.outputs.is_empty())))
+                .collect(),
             moved,
         }
     }

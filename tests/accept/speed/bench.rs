@@ -5,12 +5,14 @@ use anyhow::ensure;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Instant;
 
 pub static LINES: &[Line] = &[
     Line { name: "bench compared with itself, cpu", limit: "no difference in 19 of 20 rows", quick: false, run: |_| itself("cpu") },
     Line { name: "bench compared with itself, gpu", limit: "no difference in 19 of 20 rows", quick: false, run: |_| itself("gpu") },
     Line { name: "bench sees 10 %, cpu", limit: "the planted row SLOWER, no other", quick: false, run: |_| planted("cpu") },
     Line { name: "bench sees 10 %, gpu", limit: "the planted row SLOWER, no other", quick: false, run: |_| planted("gpu") },
+    Line { name: "cargo bench without arguments", limit: "180 s; what it could not run is said", quick: false, run: cargo_bench },
     Line { name: "bench: probes that hang, abort, fail", limit: "a reason, no number, the others go on", quick: false, run: wrong },
 ];
 
@@ -111,6 +113,20 @@ fn planted(device: &str) -> anyhow::Result<Outcome> {
     let [same, faster, slower] = compare(&folder, VERDICTS)?;
     let pass = slower.len() == 1 && slower[0].starts_with(SLOWED) && same.len() == BESIDE.len() - 1;
     Ok(Outcome::of(pass, [slower, faster, same].concat().join("; ")))
+}
+
+fn cargo_bench(_: &mut State) -> anyhow::Result<Outcome> {
+    let bench = |more: &[&str]| Command::new(env!("CARGO")).current_dir(env!("CARGO_MANIFEST_DIR")).arg("bench").args(more).output();
+    let built = bench(&["--no-run"])?;
+    ensure!(built.status.success(), "cargo bench --no-run ended with {}: {}", built.status, String::from_utf8_lossy(&built.stderr));
+    let began = Instant::now();
+    let ran = bench(&[])?;
+    let seconds = began.elapsed().as_secs_f64();
+    let text = String::from_utf8(ran.stdout)?;
+    let rows = text.lines().filter(|l| l.split_whitespace().next().is_some_and(|w| w.contains('/')));
+    let (left_out, measured): (Vec<&str>, Vec<&str>) = rows.partition(|l| l.contains("not run: "));
+    let pass = ran.status.success() && seconds <= 180.0 && !measured.is_empty();
+    Ok(Outcome::of(pass, format!("{seconds:.0} s, {} rows measured, {} not run, each with its reason", measured.len(), left_out.len())))
 }
 
 fn wrong(_: &mut State) -> anyhow::Result<Outcome> {
