@@ -31,15 +31,16 @@ pub(super) struct CoopTile {
     pub columns: usize,
     part_rows: usize,
     part_columns: usize,
-    /// Invocations; what a subgroup has of them at most; edge of the small matrices.
     invocations: usize,
     halves: Halves,
     coop: Coop,
 }
 
 impl CoopTile {
-    /// The largest tile that the device holds and that still gives `busy` workgroups, or the smallest.
-    pub fn of(caps: &Caps, coop: Coop, halves: Halves, (m, n, batch): (usize, usize, usize)) -> Option<CoopTile> {
+    /// The largest tile that the device holds and of which one product still has enough, or the smallest. How many products there are does not count: how sums are
+    /// split follows from the tile, and stacked models have the bits of each alone.
+    pub fn of(caps: &Caps, coop: Coop, halves: Halves, (m, n): (usize, usize)) -> Option<CoopTile> {
+        /// Workgroups that keep a GPU busy.
         const BUSY: usize = 64;
         let tile = |rows: usize, columns: usize, invocations: usize| {
             let parts = invocations / coop.lanes;
@@ -63,7 +64,7 @@ impl CoopTile {
                 && (halves == Halves::One || t.part_rows * t.part_columns <= 32 * 32)
         };
         let able: Vec<&CoopTile> = all.iter().filter(fit).collect();
-        let busy = |t: &&&CoopTile| m.div_ceil(t.rows) * n.div_ceil(t.columns) * batch >= BUSY;
+        let busy = |t: &&&CoopTile| m.div_ceil(t.rows) * n.div_ceil(t.columns) >= BUSY;
         able.iter().find(busy).or(able.last()).map(|t| **t)
     }
 

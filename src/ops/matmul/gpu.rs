@@ -231,7 +231,7 @@ pub(super) fn launch(ctx: &mut LaunchCtx<'_>, precision: MatmulPrecision) -> Res
         let p = Product::of(ctx, (0, &a), (1, &b));
         // What is smaller than a small matrix or two wastes most of them.
         let fits = p.m.min(p.n) >= coop.edge && p.k >= coop.edge;
-        let tile = CoopTile::of(ctx.caps, coop, halves, (p.m, p.n, p.batch)).filter(|_| fits && p.batch > 0);
+        let tile = CoopTile::of(ctx.caps, coop, halves, (p.m, p.n)).filter(|_| fits && p.batch > 0);
         if let Some(tile) = tile {
             return cooperative(ctx, &p, &tile);
         }
