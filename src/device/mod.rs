@@ -58,6 +58,12 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// How often the loops of one invocation may turn round, all together, where that is limited. Mesa's llvmpipe ends every loop of an invocation, silently,
+    /// once they made 65535 turns; who asks counts the turns of an innermost loop, so some are left for those around it.
+    pub(crate) fn loop_turns(&self) -> Option<usize> {
+        (self.kind == Kind::Software).then_some(60_000)
+    }
+
     /// WebGPU's default limits and no features: what every device has.
     pub fn floor() -> Caps {
         Caps {

@@ -5,6 +5,7 @@ use crate::op_table::{Lay, answer, draw, op_cases, row_cases};
 use crate::ops::{adapter, none};
 use std::collections::HashSet;
 use std::sync::Arc;
+use wgrad::autograd::grad;
 use wgrad::device::gpu::Gpu;
 use wgrad::device::{Buffer, Caps, Kind, Storage};
 use wgrad::graph::{Seen, watch};
@@ -116,14 +117,89 @@ const POISON: u32 = 0x7fc0_0000;
 /// Bytes of guard before and after.
 const BAND: usize = 256;
 
+/// More terms than some drivers let the loops of an invocation have turns: llvmpipe ends them after 65535, silently.
+const LONG: usize = 200_003;
+/// The sides of an image with that many positions, and of a window with more than 65535.
+const SIDE: usize = 450;
+const WINDOW: usize = 300;
+
+fn long(shape: &[usize], device: &Device) -> Result<Tensor> {
+    Tensor::new(numbers(shape.iter().product()), shape, device)?.requires_grad()
+}
+
+/// The gradient of what `f` makes of `x`, each element weighted by another number.
+fn slope(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let y = f(x)?;
+    let weights = Tensor::new(numbers(y.shape().numel()), y.shape().to_vec(), x.device())?;
+    grad(&[&(&y * &weights).sum_all()], &[x])?.remove(0).ok_or_else(|| wgrad::Error::invalid("no gradient"))
+}
+
+fn labels(n: usize, classes: usize, d: &Device) -> Result<Tensor> {
+    Tensor::new((0..n).map(|i| (classes - 1 - i % classes) as i32).collect::<Vec<_>>(), [n], d)
+}
+
+/// Operations that join that many elements into one.
+const LONG_SUMS: &[Large] = &[
+    ("sum", |d| long(&[LONG], d)?.try_sum(&[0], false)),
+    ("sum of columns", |d| long(&[LONG, 3], d)?.try_sum(&[0], false)),
+    ("sum of rows", |d| long(&[2, LONG], d)?.try_sum(&[1], false)),
+    ("amax", |d| long(&[LONG, 2], d)?.try_amax(&[0], false)),
+    ("argmax", |d| Tensor::arange(LONG, d)?.to_dtype(DType::F32).try_argmax(0, false)),
+    ("argmin of columns", |d| Tensor::arange(2 * LONG, d)?.to_dtype(DType::F32).neg().reshape([LONG, 2]).try_argmin(0, false)),
+    ("softmax", |d| long(&[2, LONG], d)?.try_softmax(1)),
+    ("softmax of columns", |d| long(&[LONG, 2], d)?.try_softmax(0)),
+    ("gradient of log_softmax", |d| slope(&long(&[2, LONG], d)?, |x| x.try_log_softmax(1))),
+    ("cross_entropy", |d| Ok(long(&[2, LONG], d)?.cross_entropy(&labels(2, LONG, d)?))),
+    ("gradient of cross_entropy", |d| slope(&long(&[2, LONG], d)?, |x| Ok(x.cross_entropy(&labels(2, LONG, d)?)))),
+    ("cross_entropy of many", |d| Ok(long(&[LONG, 2], d)?.cross_entropy(&labels(LONG, 2, d)?))),
+    ("nll_loss of many", |d| Ok(long(&[LONG, 2], d)?.nll_loss(&labels(LONG, 2, d)?))),
+    ("index_add into one", |d| Tensor::zeros([1], d).try_index_add(0, &labels(LONG, 1, d)?, &long(&[LONG], d)?)),
+    ("index_add into nine", |d| {
+        Tensor::zeros([9, 3], d).try_index_add(
+            0,
+            &Tensor::new((0..LONG as i32).map(|i| if i % 5 > 3 { i % 9 } else { 7 }).collect::<Vec<_>>(), [LONG], d)?,
+            &long(&[LONG, 3], d)?,
+        )
+    }),
+    ("avg_pool2d", |d| long(&[1, 1, WINDOW, WINDOW], d)?.try_avg_pool2d([WINDOW; 2], Default::default())),
+    ("conv2d", |d| long(&[1, 1, WINDOW, WINDOW], d)?.try_conv2d(&long(&[2, 1, WINDOW, WINDOW], d)?, None, Default::default())),
+    ("gradient of conv2d by its weight", |d| slope(&long(&[2, 1, 1, 1], d)?, |w| long(&[1, 1, SIDE, SIDE], d)?.try_conv2d(w, None, Default::default()))),
+    ("gradient of a large kernel's conv2d", |d| slope(&long(&[1, 2, 4, 4], d)?, |x| x.try_conv2d(&long(&[LONG / 18, 2, 3, 3], d)?, None, Default::default()))),
+    ("matmul", |d| long(&[3, LONG], d)?.try_matmul(&long(&[LONG, 5], d)?)),
+    ("matmul of a row", |d| long(&[1, LONG], d)?.try_matmul(&long(&[LONG, 1], d)?)),
+    // Where 16 tiles hold the result a sum is not split for speed.
+    ("matmul in tiles", |d| Tensor::ones([1, 1], d).expand([64, 300_000]).try_matmul(&Tensor::ones([1, 1], d).expand([300_000, 64]))),
+];
+
 #[test]
 fn sums_may_be_longer_than_a_driver_lets_loops_be() {
-    // Where 16 tiles hold the result a sum is not split for speed. Of one element each, so that the operands need no memory.
-    let k = 300_000;
-    for device in [common::floor(), common::gpu()].into_iter().filter_map(|d| adapter(d, 1)) {
-        let one = Tensor::ones([1, 1], &device);
-        let y = one.expand([64, k]).matmul(&one.expand([k, 64])).to_vec::<f32>().unwrap();
-        assert!(y.iter().all(|v| *v == k as f32), "{}: {}", device.description(), y[0]);
+    let mut found = Vec::new();
+    for device in [common::floor(), common::gpu()].into_iter().filter_map(|d| adapter(d, LONG_SUMS.len())) {
+        for (name, run) in LONG_SUMS {
+            match caught(|| Ok((run(&device)?.to_data()?.to_f64(), run(&common::fast())?.to_data()?.to_f64()))) {
+                Err(e) => found.push(format!("{name} on {}: {e}", device.short_name())),
+                Ok((got, want)) => {
+                    let bound = 1e-4 * scale(&want);
+                    found.extend(common::compare(&got, &want, |_| bound).err().map(|e| format!("{name} on {}: {e}", device.description())));
+                }
+            }
+        }
+    }
+    none("differences", &found);
+}
+
+/// What cannot be made in parts is refused where a driver would end it early.
+const TOO_LONG: &[Large] = &[
+    ("conv2d", |d| long(&[1, 66_000, 3, 3], d)?.try_conv2d(&long(&[1, 66_000, 3, 3], d)?, None, Default::default())),
+    ("max_pool2d", |d| long(&[1, 1, WINDOW, WINDOW], d)?.try_max_pool2d([WINDOW; 2], Default::default())),
+];
+
+#[test]
+fn loops_that_a_driver_would_end_are_refused() {
+    let Some(device) = adapter(common::gpu(), TOO_LONG.len()).filter(|d| d.description().contains("llvmpipe")) else { return };
+    for (name, run) in TOO_LONG {
+        let e = caught(|| run(&device)?.to_data()).expect_err(name).to_string();
+        assert!(e.contains(name) && e.contains("steps for one element"), "{e}");
     }
 }
 

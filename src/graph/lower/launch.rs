@@ -79,6 +79,18 @@ impl<'a> LaunchCtx<'a> {
         self.buffers.place(slot) == Some((arena, slice))
     }
 
+    /// Refuse a kernel whose loops turn that often in one invocation, where a driver would end them before.
+    ///
+    /// # Errors
+    /// There.
+    pub(crate) fn turns(&self, op: &str, turns: usize) -> Result<()> {
+        match self.caps.loop_turns() {
+            Some(most) if turns > most => Err(Error::device(format!("{op}: {turns} steps for one element; this driver ends loops, silently, after {most}"))
+                .help("compute parts and join them, or compute on the CPU")),
+            _ => Ok(()),
+        }
+    }
+
     /// Register a check; the words say where in the error buffer to OR 1. `message` names op, fault and limit.
     pub fn check(&mut self, message: impl Into<Arc<str>>) -> Word {
         self.program.checks.push(Check { message: message.into() });

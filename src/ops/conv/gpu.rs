@@ -20,6 +20,11 @@ fn group_rows(ctx: &LaunchCtx<'_>, tiles: usize) -> usize {
     if ctx.caps.kind == Kind::Software || tiles < 8 { 1 } else { 8 }
 }
 
+/// Refuse sums of more terms than loops may turn for: a turn takes as many as the kernel is wide, or four where it is wider.
+fn turns(ctx: &LaunchCtx<'_>, g: &Geometry, terms: usize) -> Result<()> {
+    ctx.turns("conv2d", terms / g.kw.min(4))
+}
+
 /// Zeros through the epilogue: what an empty sum gives.
 fn zeros(ctx: &mut LaunchCtx<'_>, count: usize) -> Result<()> {
     ctx.call("map")?.hold_words().u32(count).with_epilogue()?.grid_linear(count.div_ceil(64))
@@ -93,6 +98,7 @@ pub(super) fn forward(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     if g.is_pointwise() {
         return pointwise(ctx, g, false);
     }
+    turns(ctx, g, k)?;
     if in_tiles(ctx, g.og) {
         return tiles::image(ctx, g, false);
     }
@@ -128,6 +134,7 @@ pub(super) fn input_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     if g.is_pointwise() {
         return pointwise(ctx, g, true);
     }
+    turns(ctx, g, terms)?;
     if in_tiles(ctx, g.cg) {
         return tiles::image(ctx, g, true);
     }

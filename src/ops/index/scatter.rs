@@ -24,6 +24,11 @@ pub(super) struct Scatter {
 /// Places of a line that one invocation sorts, as in the shaders.
 const CHUNK: usize = 256;
 
+/// A destination's terms in the sorted index, as far as this launch adds them.
+const RUN: &str = "    let at = line * (u[0].y + 1u) + d;
+    let first = min(starts[at] + u[2].z, starts[at + 1u]);
+    return vec2<u32>(first, min(first + u[2].w, starts[at + 1u]));";
+
 /// Bits of a digit of the sort.
 const DIGIT: u32 = 4;
 
@@ -129,8 +134,19 @@ impl Op for Scatter {
             return Ok(());
         }
         let word = ctx.check(super::message(self.name, self.size));
-        let sorted = if numel.saturating_mul(lines.sizes[1]) > DIRECT { Some(self.sort(ctx, &lines, word)?) } else { None };
-        self.add(ctx, &lines, word, sorted)
+        let places = lines.sizes[1];
+        let turns = ctx.caps.loop_turns().unwrap_or(usize::MAX);
+        if numel.saturating_mul(places) <= DIRECT && places <= turns {
+            return self.add(ctx, &lines, word, None, &Round::all(places));
+        }
+        let sorted = self.sort(ctx, &lines, word)?;
+        let rounds = places.div_ceil(turns);
+        let kept = (0..rounds.min(3) - 1).map(|_| ctx.scratch(numel * 4)).collect::<Vec<Slot>>();
+        (0..rounds).try_for_each(|n| {
+            let before = n.checked_sub(1).map(|n| kept[n % kept.len()]);
+            let to = if n + 1 < rounds { Some(kept[n % kept.len()]) } else { None };
+            self.add(ctx, &lines, word, Some(sorted), &Round { first: n * turns, most: turns.min(places), before, to })
+        })
     }
 
     fn saves(&self) -> Saves {
@@ -147,9 +163,25 @@ impl Op for Scatter {
     }
 }
 
+/// A launch that adds: to each destination its terms from `first` on, `most` at most. Where a device limits the turns of loops, several follow each other.
+struct Round {
+    first: usize,
+    most: usize,
+    /// The sums before.
+    before: Option<Slot>,
+    /// Where the sums go; the output, of the last round.
+    to: Option<Slot>,
+}
+
+impl Round {
+    fn all(places: usize) -> Round {
+        Round { first: 0, most: places, before: None, to: None }
+    }
+}
+
 impl Scatter {
-    /// The launch that adds; `sorted` are the index's sorted pairs and where each key's run begins.
-    fn add(self, ctx: &mut LaunchCtx<'_>, lines: &Lines, word: Word, sorted: Option<(Slot, Slot)>) -> Result<()> {
+    /// One launch that adds; `sorted` are the index's sorted pairs and where each key's run begins.
+    fn add(self, ctx: &mut LaunchCtx<'_>, lines: &Lines, word: Word, sorted: Option<(Slot, Slot)>, round: &Round) -> Result<()> {
         let numel = ctx.outputs[0].1.numel();
         let [_, places, inner] = lines.sizes;
         let bound = ctx.prologue.is_none() && places > 0;
@@ -164,7 +196,7 @@ impl Scatter {
                 let by = |lines: usize, step: usize| if lines > 1 { step } else { 0 };
                 call.read("pairs", pairs, "vec2<u32>")
                     .read("starts", starts, "u32")
-                    .hook("candidates", "    let at = line * (u[0].y + 1u) + d;\n    return vec2<u32>(starts[at], starts[at + 1u]);")
+                    .hook("candidates", RUN)
                     .hook("pair", "    return pairs[line * u[0].z + k];")
                     .hook("report", "")
                     .u32s(&head)
@@ -175,11 +207,18 @@ impl Scatter {
             None => lines.words(call.input("index", 1).write("errors", Slot::Errors, "atomic<u32>").u32s(&head)).offset(1),
         };
         let looks = if sorted.is_some() { numel + lines.sizes.iter().product::<usize>() } else { numel * places };
-        call = call.offset(0).word(word).u32s(&[0, 0]).flops(looks as u64);
+        call = call.offset(0).word(word).u32s(&[round.first, round.most]).flops(looks as u64);
+        if let Some(before) = round.before {
+            call = call.hook("before", "    return sums[i];").read("sums", before, "f32");
+        }
         if places > 0 {
             call = call.with_prologue(false);
         }
-        call.with_epilogue()?.grid_linear(numel.div_ceil(64))
+        let call = match round.to {
+            Some(to) => call.write("y", to, "f32"),
+            None => call.with_epilogue()?,
+        };
+        call.grid_linear(numel.div_ceil(64))
     }
 
     /// Sort the index: its lines' (key, place) pairs, and where each key's run begins.

@@ -63,6 +63,12 @@ impl Windows {
         (o * self.stride[d] + k * self.dilation[d]).wrapping_sub(self.padding[d])
     }
 
+    /// The same along one dimension only.
+    fn along(&self, d: usize) -> Windows {
+        let only = |of: [usize; 2], other: usize| std::array::from_fn(|n| if n == d { of[n] } else { other });
+        Windows { kernel: only(self.kernel, 1), stride: only(self.stride, 1), padding: only(self.padding, 0), dilation: only(self.dilation, 1), ceil: self.ceil }
+    }
+
     fn infer(&self, op: &str, input: &Meta) -> Result<Shape> {
         let shape = input.shape;
         if !input.dtype.is_float() {
@@ -99,6 +105,9 @@ fn with_plane(shape: &Shape, size: [usize; 2]) -> Shape {
     s[r - 2..].copy_from_slice(&size);
     s
 }
+
+/// Elements of a window that is averaged in one step.
+const LARGE_WINDOW: usize = 256;
 
 /// Elements of one task of the fast CPU path.
 const TASK: usize = 1 << 14;
@@ -188,7 +197,12 @@ impl Tensor {
     pub fn try_avg_pool2d(&self, kernel: [usize; 2], options: AvgPool2dOptions) -> Result<Tensor> {
         let AvgPool2dOptions { stride, padding, ceil_mode, count_include_pad } = options;
         let windows = Windows { kernel, stride: stride.unwrap_or(kernel), padding, dilation: [1; 2], ceil: ceil_mode };
-        AvgPool(windows, count_include_pad).record(self)
+        if kernel[0].saturating_mul(kernel[1]) <= LARGE_WINDOW || kernel.contains(&1) {
+            return AvgPool(windows, count_include_pad).record(self);
+        }
+        // The mean of a large window is that of its rows' means, in far fewer steps: as many elements count in each row.
+        windows.infer("avg_pool2d", self.meta())?;
+        [1, 0].into_iter().try_fold(self.clone(), |x, d| AvgPool(windows.along(d), count_include_pad).record(&x))
     }
 }
 
