@@ -1,5 +1,6 @@
 //! Devices: the CPU backend and the adapters that wgpu offers, behind one type.
 
+pub mod choices;
 mod counters;
 pub mod cpu;
 #[cfg(feature = "gpu")]
@@ -51,6 +52,8 @@ pub struct Caps {
     pub f16: bool,
     /// Whether passes can be timed.
     pub timestamps: bool,
+    /// What was measured to be better than the rules.
+    pub choices: std::sync::Arc<choices::Choices>,
 }
 
 impl Caps {
@@ -67,6 +70,7 @@ impl Caps {
             subgroups: None,
             f16: false,
             timestamps: false,
+            choices: Default::default(),
         }
     }
 }

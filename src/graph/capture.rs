@@ -338,9 +338,9 @@ impl Recorded {
         Ok(Recorded { key, plan, policy, data, offsets, updates, given, pattern, draws, drawn, leaves, alias, made, returns, modes })
     }
 
-    /// Whether inputs like these were given.
-    pub fn takes(&self, inputs: &[&Tensor]) -> bool {
-        inputs.len() == self.given.len() && inputs.iter().zip(&self.given).all(|(t, g)| Given::of(t).0 == *g)
+    /// Whether it was planned as `engine` plans now, and inputs like these were given.
+    pub fn takes(&self, engine: &Engine, inputs: &[&Tensor]) -> bool {
+        engine.lock().planning.id == self.policy && inputs.len() == self.given.len() && inputs.iter().zip(&self.given).all(|(t, g)| Given::of(t).0 == *g)
     }
 
     /// Whether a later recording, of inputs with these offsets, is the same step.
@@ -399,7 +399,7 @@ impl Recorded {
         }
         // Held from here on, as for any run.
         let state = engine.lock();
-        if state.changes != self.policy {
+        if state.planning.id != self.policy {
             return Ok(None);
         }
         let Some((leaves, cells)) = self.read_leaves(&bases) else { return Ok(None) };

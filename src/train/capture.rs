@@ -87,10 +87,10 @@ where
     /// Those of the closure, of `backward` and of [`Optimizer::step`].
     pub fn run(&mut self, optimizer: &mut dyn Optimizer, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         let first = optimizer.params().first().map(|p| p.tensor());
-        let Some(engine) = first.as_ref().or(inputs.first().copied()).map(|t| t.engine().clone()) else { return self.record(optimizer, inputs) };
+        let Some(engine) = first.as_ref().or(inputs.first().copied()).map(|t| t.engine().clone()) else { return self.record(None, optimizer, inputs) };
         drop(first);
         settle(&engine, inputs)?;
-        let kept = self.kept.iter().find(|k| k.sure && k.recorded.takes(inputs));
+        let kept = self.kept.iter().find(|k| k.sure && k.recorded.takes(&engine, inputs));
         if let (Some(kept), Some(floats)) = (kept, optimizer.next_floats()) {
             optimizer.zero_grad();
             if let Some(returned) = kept.recorded.replay(&engine, inputs, &floats)? {
@@ -99,7 +99,7 @@ where
                 return Ok(returned);
             }
         }
-        self.record(optimizer, inputs)
+        self.record(Some(&engine), optimizer, inputs)
     }
 
     /// How many calls recorded the step.
@@ -117,7 +117,7 @@ where
         self.why.as_deref()
     }
 
-    fn record(&mut self, optimizer: &mut dyn Optimizer, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    fn record(&mut self, engine: Option<&Engine>, optimizer: &mut dyn Optimizer, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         let floats = optimizer.next_floats();
         self.recordings += 1;
         let (returned, session) = Session::record(inputs, |stand_ins| {
@@ -133,7 +133,7 @@ where
         })?;
         let floats = floats.ok_or_else(|| "the optimizer does not say what its steps compute with".to_string());
         let new = floats.and_then(|f| Ok((Recorded::of(session, inputs, &returned, &f)?, f)));
-        let place = self.kept.iter().position(|k| k.recorded.takes(inputs));
+        let place = self.kept.iter().position(|k| engine.is_some_and(|e| k.recorded.takes(e, inputs)));
         self.why = None;
         match (new, place) {
             (Ok((new, floats)), Some(n)) => {

@@ -19,3 +19,4 @@ mod promises;
 mod smoke;
 mod tidy;
 mod train;
+mod tuned;
