@@ -18,7 +18,7 @@ const WARM_RUNS: usize = 3;
 const BLOCK_MS: f64 = 40.0;
 const FEWEST_RUNS: usize = 1;
 /// Rounds of old against new in which a choice must be worth it, and those after which one that is not is given up.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 9;
 const FIRST_ROUNDS: usize = 2;
 /// One round is enough to see that much.
 const FAR: f64 = 1.15;
@@ -116,8 +116,8 @@ struct Subject {
     asked: Vec<Asked>,
     /// Share of a run that each of them is about.
     shares: Vec<f64>,
-    /// What the definition gives.
-    definition: Option<Vec<Data>>,
+    /// What the definition gives, and what the rules' kernels do.
+    definition: Option<[Vec<Data>; 2]>,
 }
 
 /// Choices, and what is planned with them.
@@ -133,8 +133,9 @@ struct Tuner<'a> {
     deadline: Instant,
     stop: &'a dyn Fn() -> bool,
     subjects: Vec<Subject>,
-    /// Operations that the definition computes in a second.
+    /// Operations that the definition computes in a second, and the time that it took.
     rate: f64,
+    defining: Duration,
 }
 
 /// Tune the kernels of `workloads` on `device` within `budget`: begins with the choices that the device has.
@@ -153,10 +154,12 @@ pub fn tune(
         return Err(Error::device("tune-kernels: the CPU backend has no kernels to tune").help("name an adapter by --device; wgrad devices lists them"));
     };
     let deadline = Instant::now() + budget;
-    let mut tuner = Tuner { device: device.clone(), gpu: gpu.clone(), rules, deadline, stop, subjects: Vec::new(), rate: DEFINITION_RATE };
+    let mut tuner =
+        Tuner { device: device.clone(), gpu: gpu.clone(), rules, deadline, stop, subjects: Vec::new(), rate: DEFINITION_RATE, defining: Duration::ZERO };
     let begun = gpu.caps().choices.clone();
     tuner.prepare(workloads, &begun, told)?;
     let (choices, trials, complete) = tuner.search(&begun, told)?;
+    let complete = complete && tuner.subjects.len() == workloads.len();
     let (choices, workloads) = tuner.settle(choices, told)?;
     Ok(Tuned { choices, workloads, trials, complete })
 }
@@ -223,9 +226,12 @@ impl Tuner<'_> {
 
     fn define(&mut self, subject: &mut Subject) -> Result<()> {
         let began = Instant::now();
-        subject.definition = Some(subject.workload.results(&check::definition()?)?.0);
+        let definition = subject.workload.results(&check::definition()?)?.0;
         // Not all of it goes as fast.
         self.rate = 0.7 * subject.flops as f64 / began.elapsed().as_secs_f64().max(1e-3);
+        let rules = self.way(&Choices::default()).planning.during(|| subject.workload.results(&self.device))?.0;
+        subject.definition = Some([definition, rules]);
+        self.defining += began.elapsed();
         Ok(())
     }
 
@@ -266,9 +272,9 @@ impl Tuner<'_> {
                     return Ok((now.choices, trials, false));
                 }
                 told(Told::Trying(asked.choice, &asked.key, option, self.left()));
-                let began = Instant::now();
+                let (began, defining) = (Instant::now(), self.defining);
                 let trial = self.attempt(asked, option, &mut now, &mut new)?;
-                longest = longest.max(began.elapsed());
+                longest = longest.max(began.elapsed().saturating_sub(self.defining - defining));
                 told(Told::Tried(&trial));
                 if trial.outcome == Outcome::Kept {
                     now = new;
@@ -344,12 +350,12 @@ impl Tuner<'_> {
             subject.workload.check_losses(&self.device).map(|()| results)
         });
         self.gpu.set_poison(poisons);
-        let want = subject.definition.as_deref().unwrap_or_default();
+        let [want, rules] = subject.definition.as_ref().map_or_else(|| [&[][..]; 2], |d| [&d[0][..], &d[1][..]]);
         Ok(computed.and_then(|(mut got, terms)| {
             if self.rules.spoil {
                 spoil(&mut got);
             }
-            check::compare(subject.workload.name, &got, want, &terms)
+            check::compare_as(subject.workload.name, &got, want, rules, &terms)
         }))
     }
 
