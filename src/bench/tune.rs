@@ -20,6 +20,8 @@ const FEWEST_RUNS: usize = 1;
 /// Rounds of old against new in which a choice must be worth it, and those after which one that is not is given up.
 const ROUNDS: usize = 9;
 const FIRST_ROUNDS: usize = 2;
+/// Rounds in which noise may hide a gain.
+const MISSED: usize = 1;
 /// One round is enough to see that much.
 const FAR: f64 = 1.15;
 /// A kernel below this share of a run cannot make it faster by what counts.
@@ -93,13 +95,16 @@ pub enum Told<'a> {
     GivenUp(&'static str),
 }
 
+/// A workload with its milliseconds by the rules and with the choices.
+pub type Row = (&'static str, f64, f64);
+
 /// What was found.
 #[derive(Clone, Debug)]
 pub struct Tuned {
     /// The choices that are worth it.
     pub choices: Choices,
     /// Workloads with their milliseconds by the rules and with the choices.
-    pub workloads: Vec<(&'static str, f64, f64)>,
+    pub workloads: Vec<Row>,
     /// Everything that was tried.
     pub trials: Vec<Trial>,
     /// Whether nothing is left to try: it was not asked to stop, and had time enough.
@@ -126,6 +131,13 @@ struct Way {
     planning: Alternative,
 }
 
+impl Subject {
+    /// Which of its choices that is.
+    fn place_of(&self, asked: &Asked) -> Option<usize> {
+        self.asked.iter().position(|a| a.choice.name == asked.choice.name && a.key == asked.key)
+    }
+}
+
 struct Tuner<'a> {
     device: Device,
     gpu: Arc<Gpu>,
@@ -133,9 +145,10 @@ struct Tuner<'a> {
     deadline: Instant,
     stop: &'a dyn Fn() -> bool,
     subjects: Vec<Subject>,
-    /// Operations that the definition computes in a second, and the time that it took.
+    /// Operations that the definition computes in a second.
     rate: f64,
-    defining: Duration,
+    /// The longest that kernels took to compile.
+    compiling: Duration,
 }
 
 /// Tune the kernels of `workloads` on `device` within `budget`: begins with the choices that the device has.
@@ -154,8 +167,16 @@ pub fn tune(
         return Err(Error::device("tune-kernels: the CPU backend has no kernels to tune").help("name an adapter by --device; wgrad devices lists them"));
     };
     let deadline = Instant::now() + budget;
-    let mut tuner =
-        Tuner { device: device.clone(), gpu: gpu.clone(), rules, deadline, stop, subjects: Vec::new(), rate: DEFINITION_RATE, defining: Duration::ZERO };
+    let mut tuner = Tuner {
+        device: device.clone(),
+        gpu: gpu.clone(),
+        rules,
+        deadline,
+        stop,
+        subjects: Vec::new(),
+        rate: DEFINITION_RATE,
+        compiling: Duration::from_secs(1),
+    };
     let begun = gpu.caps().choices.clone();
     tuner.prepare(workloads, &begun, told)?;
     let (choices, trials, complete) = tuner.search(&begun, told)?;
@@ -231,15 +252,22 @@ impl Tuner<'_> {
         self.rate = 0.7 * subject.flops as f64 / began.elapsed().as_secs_f64().max(1e-3);
         let rules = self.way(&Choices::default()).planning.during(|| subject.workload.results(&self.device))?.0;
         subject.definition = Some([definition, rules]);
-        self.defining += began.elapsed();
         Ok(())
+    }
+
+    /// Time that a full comparison of some subjects takes.
+    fn rounds_of<'s>(subjects: impl Iterator<Item = &'s Subject>) -> Duration {
+        Duration::from_secs_f64(1.3e-3 * subjects.map(|s| (2 * ROUNDS * s.runs + 2 * WARM_RUNS) as f64 * s.ms).sum::<f64>())
     }
 
     /// Time that the last comparison of such choices takes.
     fn reserve(&self, choices: &Choices) -> Duration {
-        let chosen = |s: &&Subject| s.asked.iter().any(|a| choices.get(a.choice, &a.key).is_some());
-        let ms = |s: &Subject| (2 * ROUNDS * s.runs + 2 * WARM_RUNS) as f64 * s.ms;
-        Duration::from_secs_f64(1.3e-3 * self.subjects.iter().filter(chosen).map(ms).sum::<f64>())
+        Self::rounds_of(self.subjects.iter().filter(|s| s.asked.iter().any(|a| choices.get(a.choice, &a.key).is_some())))
+    }
+
+    /// Time that a trial takes at most, without compiling.
+    fn cost(&self, asked: &Asked) -> Duration {
+        Self::rounds_of(self.subjects.iter().filter(|s| s.place_of(asked).is_some()))
     }
 
     /// Try everything, the dearest first.
@@ -260,21 +288,23 @@ impl Tuner<'_> {
         for subject in &mut self.subjects {
             now.planning.during(|| (0..WARM_RUNS).try_for_each(|_| (subject.once)()))?;
         }
-        // A trial takes as long as the longest did.
-        let mut longest = Duration::from_secs_f64(self.subjects.iter().map(|s| s.ms * 0.02).fold(0.2, f64::max));
+        let mut complete = true;
         for (_, asked) in &wanted {
             for &option in &asked.fits {
                 if now.choices.get(asked.choice, &asked.key).or(asked.rule) == Some(option) {
                     continue;
                 }
                 let mut new = self.way(&now.choices.with(asked.choice, &asked.key, Some(option)));
-                if (self.stop)() || self.left() < self.reserve(&new.choices) + longest {
+                if (self.stop)() {
                     return Ok((now.choices, trials, false));
                 }
+                if self.left() < self.reserve(&new.choices) + self.compiling + self.cost(asked) {
+                    // Something cheaper may still fit.
+                    complete = false;
+                    continue;
+                }
                 told(Told::Trying(asked.choice, &asked.key, option, self.left()));
-                let (began, defining) = (Instant::now(), self.defining);
                 let trial = self.attempt(asked, option, &mut now, &mut new)?;
-                longest = longest.max(began.elapsed().saturating_sub(self.defining - defining));
                 told(Told::Tried(&trial));
                 if trial.outcome == Outcome::Kept {
                     now = new;
@@ -282,13 +312,12 @@ impl Tuner<'_> {
                 trials.push(trial);
             }
         }
-        Ok((now.choices, trials, true))
+        Ok((now.choices, trials, complete))
     }
 
     /// One option against what holds.
     fn attempt(&mut self, asked: &Asked, option: usize, old: &mut Way, new: &mut Way) -> Result<Trial> {
-        let concerns = |s: &Subject| s.asked.iter().position(|a| a.choice.name == asked.choice.name && a.key == asked.key);
-        let mut order: Vec<(usize, f64)> = self.subjects.iter().enumerate().filter_map(|(n, s)| Some((n, s.shares[concerns(s)?]))).collect();
+        let mut order: Vec<(usize, f64)> = self.subjects.iter().enumerate().filter_map(|(n, s)| Some((n, s.shares[s.place_of(asked)?]))).collect();
         order.sort_by(|a, b| b.1.total_cmp(&a.1));
         let first = &self.subjects[order[0].0];
         let (choice, key) = (asked.choice, asked.key.clone());
@@ -297,12 +326,14 @@ impl Tuner<'_> {
         for (place, (n, _)) in order.iter().enumerate() {
             // What the device refuses is no failure of ours: its kernels are compiled here, before anything is timed.
             let subject = &mut self.subjects[*n];
+            let began = Instant::now();
             let warmed = new.planning.during(|| (0..WARM_RUNS).try_for_each(|_| (subject.once)()).and_then(|()| self.device.wait()));
+            self.compiling = self.compiling.max(began.elapsed());
             if let Err(e) = warmed {
                 trial.outcome = Outcome::Failed(e.to_string());
                 return Ok(trial);
             }
-            let rounds = self.rounds(*n, old, new, ROUNDS, self.rules.gain)?;
+            let rounds = self.rounds(*n, old, new, if place == 0 { self.rules.gain } else { f64::INFINITY })?;
             if place == 0 {
                 (trial.before_ms, trial.after_ms) = (median(&rounds.old), median(&rounds.new));
             }
@@ -311,7 +342,7 @@ impl Tuner<'_> {
                 return Ok(trial);
             }
             let ratio = rounds.ratio();
-            let worth = rounds.old.len() == ROUNDS && ratio <= self.rules.gain && rounds.faster() + 1 >= ROUNDS || self.rules.gain > 1.0;
+            let worth = rounds.old.len() == ROUNDS && ratio <= self.rules.gain && rounds.faster() + MISSED >= ROUNDS || self.rules.gain > 1.0;
             gains |= worth;
             if ratio > WORST.max(self.rules.gain) || place == 0 && !worth {
                 return Ok(trial);
@@ -360,9 +391,9 @@ impl Tuner<'_> {
     }
 
     /// Blocks of a subject's runs with either, in turn. Given up early where nothing is gained.
-    fn rounds(&mut self, n: usize, old: &mut Way, new: &mut Way, most: usize, gain: f64) -> Result<Rounds> {
+    fn rounds(&mut self, n: usize, old: &mut Way, new: &mut Way, gain: f64) -> Result<Rounds> {
         let mut rounds = Rounds { old: Vec::new(), new: Vec::new(), cut: false };
-        for round in 0..most {
+        for round in 0..ROUNDS {
             if self.is_over() {
                 rounds.cut = true;
                 break;
@@ -376,7 +407,8 @@ impl Tuner<'_> {
                 rounds.old.push(self.block(n, old)?);
             }
             let least = rounds.ratios().into_iter().fold(f64::INFINITY, f64::min);
-            if least > FAR * gain || round + 1 == FIRST_ROUNDS && least > gain {
+            let hopeless = rounds.old.len() - rounds.faster() > MISSED && gain <= 1.0;
+            if least > FAR * gain || round + 1 == FIRST_ROUNDS && least > gain || hopeless {
                 break;
             }
         }
@@ -393,7 +425,7 @@ impl Tuner<'_> {
     }
 
     /// All choices together against the rules. Where a workload is not faster with them than without, its choices go.
-    fn settle(&mut self, mut choices: Choices, told: &mut dyn FnMut(Told<'_>)) -> Result<(Choices, Vec<(&'static str, f64, f64)>)> {
+    fn settle(&mut self, mut choices: Choices, told: &mut dyn FnMut(Told<'_>)) -> Result<(Choices, Vec<Row>)> {
         // What was found is compared also where the budget is spent: the reserve is for it.
         self.deadline = self.deadline.max(Instant::now() + self.reserve(&choices));
         let (mut rules, mut chosen) = (self.way(&Choices::default()), self.way(&choices));
@@ -409,7 +441,7 @@ impl Tuner<'_> {
                 way.planning.during(|| (0..WARM_RUNS).try_for_each(|_| once()))?;
             }
             self.device.wait()?;
-            let rounds = self.rounds(n, &mut rules, &mut chosen, ROUNDS, f64::INFINITY)?;
+            let rounds = self.rounds(n, &mut rules, &mut chosen, f64::INFINITY)?;
             let (mut before, mut after) = (median(&rounds.old), median(&rounds.new));
             if rounds.ratio() > WORST.max(self.rules.gain) {
                 let own = &self.subjects[n].asked;

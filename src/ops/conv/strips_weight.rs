@@ -60,7 +60,7 @@ impl WeightStrips {
         // By the options of WEIGHT_STRIP.
         let options = [4, 8, 12, 16, g.ow.min(16)].map(cut);
         let fits = |s: &WeightStrips| {
-            let ends = s.full > 0 && (s.strip % 4 == 0 || s.full == 1 && s.rest == 0);
+            let ends = s.full > 0 && (s.strip.is_multiple_of(4) || s.is_whole());
             ends && s.x(s.strip).last - s.x(s.strip).first < MOST_NEIGHBOURS && rows * g.kw * s.strip <= MOST_PRODUCTS.max(4 * rows * g.kw)
         };
         let cost = |s: &WeightStrips| s.full * s.loads(s.strip) + if s.rest > 0 { s.loads(s.rest) } else { 0 };
