@@ -109,19 +109,22 @@ fn reason(status: ExitStatus, err: &str) -> String {
     }
 }
 
-/// The answer of a process that was asked for this probe.
+/// The answer of a process that was asked for this probe; `slowed` has it do a tenth more work than it counts, for tests of who compares results.
 ///
 /// # Errors
 /// What goes wrong in the probe; a result that is not right.
-pub fn answer(name: &str, device: &Device, known: Option<String>, seconds: f64) -> Result<String> {
-    let text = if name == INFO { serde_json::to_string(&describe(device)) } else { serde_json::to_string(&measure(name, device, known, seconds)?) };
+pub fn answer(name: &str, device: &Device, known: Option<String>, seconds: f64, slowed: bool) -> Result<String> {
+    let text = if name == INFO { serde_json::to_string(&describe(device)) } else { serde_json::to_string(&measure(name, device, known, seconds, slowed)?) };
     text.map_err(|e| Error::internal(format!("bench: {e}")))
 }
 
-fn measure(name: &str, device: &Device, known: Option<String>, seconds: f64) -> Result<Row> {
+fn measure(name: &str, device: &Device, known: Option<String>, seconds: f64, slowed: bool) -> Result<Row> {
     let probes = probe::select(std::slice::from_ref(&name.to_string()))?;
     let probe = probes.iter().find(|p| p.name == name).ok_or_else(|| Error::invalid(format!("bench: {name} is a family, not a probe")))?;
     let mut job = probe.job(device, known)?;
+    if slowed {
+        job.slow_down();
+    }
     let Samples { ms, clock, host_ms, launches } = job.sample(device, seconds)?;
     let bits = (job.verify)()?.bits;
     Ok(Row { name: name.into(), clock: clock.into(), flops: job.flops, bytes: job.bytes, rounds: vec![ms], host_ms, launches, bits, ..Row::default() })

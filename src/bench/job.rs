@@ -101,6 +101,22 @@ impl Clock {
 }
 
 impl Job {
+    /// Do each tenth run twice and count it once. What shows it has many runs in a block.
+    pub(super) fn slow_down(&mut self) {
+        let mut runs = 0u32;
+        let mut twice = move || {
+            runs += 1;
+            runs.is_multiple_of(10)
+        };
+        let placeholder = Once::Work(Box::new(|| Ok(())));
+        self.once = match std::mem::replace(&mut self.once, placeholder) {
+            Once::Work(mut f) => Once::Work(Box::new(move || if twice() { f().and_then(|()| f()) } else { f() })),
+            Once::Timed(mut f) => Once::Timed(Box::new(move || if twice() { Ok(f()? + f()?) } else { f() })),
+        };
+        // The device counts all of them.
+        self.counted = false;
+    }
+
     /// Warm up until it is steady, then sample for `seconds`.
     ///
     /// # Errors

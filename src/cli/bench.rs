@@ -83,9 +83,9 @@ impl Run for Bench {
         }
         if let Some(probe) = &self.child {
             outlive_nobody(self.limit);
-            planted(probe)?;
+            let slowed = planted(probe)?;
             let (device, _) = job::choose_device(self.device.as_deref(), None)?;
-            let answer = bench::answer(probe, &device, self.known, self.sample)?;
+            let answer = bench::answer(probe, &device, self.known, self.sample, slowed)?;
             writeln!(std::io::stdout().lock(), "{answer}")?;
             return Ok(Exit::Done);
         }
@@ -226,14 +226,15 @@ fn outlive_nobody(limit: f64) {
     });
 }
 
-/// For tests: go wrong as WGRAD_PLANT says.
-fn planted(probe: &str) -> anyhow::Result<()> {
+/// For tests: go wrong as WGRAD_PLANT says. Whether it says to be slow.
+fn planted(probe: &str) -> anyhow::Result<bool> {
     match crate::env::text("WGRAD_PLANT")?.as_deref().and_then(|p| p.split_once(':')) {
         Some(("hang", name)) if name == probe => loop {
             std::thread::park();
         },
         Some(("abort", name)) if name == probe => std::process::abort(),
         Some(("fail", name)) if name == probe => bail!("planted"),
-        _ => Ok(()),
+        Some(("slow", name)) => Ok(name == probe),
+        _ => Ok(false),
     }
 }

@@ -149,7 +149,11 @@ impl Ran {
             offsets,
             mixed: from_input.iter().zip(&direct).any(|(i, d)| i.is_some() && *d),
             from_input,
-            slots: canon.nodes.iter().map(|n| (n.slot_base, n.slots.floats.len(), n.slots.ints.len(), n.op.arenas().is_some())).collect(),
+            slots: canon
+                .nodes
+                .iter()
+                .map(|n| (n.slot_base, n.slots.floats.len(), n.slots.ints.len(), n.op.arenas().is_some_and(|a| !a.outputs.is_empty())))
+                .collect(),
             moved,
         }
     }
@@ -338,9 +342,9 @@ impl Recorded {
         Ok(Recorded { key, plan, policy, data, offsets, updates, given, pattern, draws, drawn, leaves, alias, made, returns, modes })
     }
 
-    /// Whether it was planned as `engine` plans now, and inputs like these were given.
-    pub fn takes(&self, engine: &Engine, inputs: &[&Tensor]) -> bool {
-        engine.lock().planning.id == self.policy && inputs.len() == self.given.len() && inputs.iter().zip(&self.given).all(|(t, g)| Given::of(t).0 == *g)
+    /// Whether inputs like these were given.
+    pub fn takes(&self, inputs: &[&Tensor]) -> bool {
+        inputs.len() == self.given.len() && inputs.iter().zip(&self.given).all(|(t, g)| Given::of(t).0 == *g)
     }
 
     /// Whether a later recording, of inputs with these offsets, is the same step.

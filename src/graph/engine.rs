@@ -126,6 +126,11 @@ impl Engine {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    /// The number of the way in which it plans now.
+    pub fn planning(&self) -> u64 {
+        self.lock().planning.id
+    }
+
     fn set_policy(&self, policy: Policy) {
         self.lock().planning = Planning::new(policy);
     }

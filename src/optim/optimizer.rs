@@ -5,7 +5,7 @@ use super::scaler::{GradScaler, in_update};
 use super::update::{Rule, Update};
 use crate::error::{Error, Result};
 use crate::graph::{self, Arena, Engine, Slots, Tensor};
-use crate::nn::Param;
+use crate::nn::{Buffer, Param};
 use crate::tensor::{DType, Data, Meta};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -131,7 +131,7 @@ pub(super) struct Core {
     /// Calls of step.
     steps: u64,
     /// How many of them a scaled loss made the device skip, `[1]`.
-    skipped: Option<Tensor>,
+    skipped: Option<Buffer>,
 }
 
 /// The members of a chunk that take part in a step.
@@ -245,7 +245,13 @@ impl Core {
         if parts.iter().all(Option::is_none) {
             return graph::flush(&device);
         }
-        let found = scaler.as_deref().map(|s| self.look(s, &parts)).transpose()?;
+        let found = match &scaler {
+            None => None,
+            Some(scaler) => {
+                let skipped = self.skipped()?.tensor();
+                Some(self.look(scaler, &skipped, &parts)?)
+            }
+        };
         let mut recorded = Vec::new();
         for (c, part) in parts.iter().enumerate().filter_map(|(c, p)| Some((c, p.as_ref()?))) {
             let new = self.chunks[c].record(self.rule, part, floats, found.as_ref().map(|f| &f.control))?;
@@ -265,28 +271,34 @@ impl Core {
         done?;
         self.steps += 1;
         if let (Some(scaler), Some(found)) = (scaler, found) {
-            scaler.advance(found.next);
-            self.skipped = Some(found.skipped);
+            scaler.advance(&found.next)?;
+            self.skipped()?.assign(&found.skipped)?;
         }
         Ok(())
     }
 
+    /// The counter of steps skipped: one for as long as the optimizer lives, as a captured step knows it by itself.
+    fn skipped(&mut self) -> Result<Buffer> {
+        if let Some(there) = &self.skipped {
+            return Ok(there.clone());
+        }
+        let zero = Tensor::new([0f32], [1], &self.chunks[0].engine.device)?;
+        Ok(self.skipped.insert(Buffer::new(&zero)).clone())
+    }
+
     /// Record a look at all gradients, and what follows from it.
-    fn look(&self, scaler: &GradScaler, parts: &[Option<Part>]) -> Result<Found> {
+    fn look(&self, scaler: &GradScaler, skipped: &Tensor, parts: &[Option<Part>]) -> Result<Found> {
         let engine = &self.chunks[0].engine;
         if !Arc::ptr_eq(engine, scaler.engine()) {
             let (a, b) = (engine.device.short_name(), scaler.engine().device.short_name());
             return Err(Error::device(format!("grad_scaler: it is on {b}, the parameters on {a}")));
         }
-        let skipped = match &self.skipped {
-            Some(t) => t.clone(),
-            None => Tensor::new([0f32], [1], &engine.device)?,
-        };
+        let state = scaler.state().tensor();
         let mut found: Option<Found> = None;
         for (chunk, part) in self.chunks.iter().zip(parts).filter_map(|(c, p)| Some((c, p.as_ref()?))) {
             let op = FoundInf { slices: part.slices.clone(), offsets: chunk.offsets_of(part), len: chunk.len };
             let mut inputs: Vec<&Tensor> = part.grads.iter().collect();
-            inputs.extend([&chunk.grads, &part.table, scaler.state(), &skipped]);
+            inputs.extend([&chunk.grads, &part.table, &state, skipped]);
             inputs.extend(found.as_ref().map(|f| &f.control));
             let mut outs = in_update(|| Tensor::try_apply(op, Slots::floats(&scaler.floats()), &inputs))?.into_iter();
             let mut next = || outs.next().ok_or_else(|| Error::internal("found_inf: three outputs"));
@@ -310,7 +322,7 @@ impl Core {
             }
         }
         let device = &self.chunks[0].engine.device;
-        let skipped = self.skipped.as_ref().map_or(Ok(0.0), Tensor::item)? as u64;
+        let skipped = self.skipped.as_ref().map_or(Ok(0.0), |s| s.tensor().item())? as u64;
         let steps = u32::try_from(self.steps - skipped).map_err(|_| Error::invalid("state_dict: more than 2^32 steps"))?;
         out.push(("step".into(), Tensor::new([steps], [1], device)?));
         // The two are counted apart, and so they stay: a run that is resumed then computes as this one.
@@ -328,7 +340,6 @@ impl Core {
         };
         let steps = find("step")?.item()? as u64;
         let skipped = find("skipped").ok().map(Tensor::item).transpose()?.unwrap_or(0.0);
-        let count = Tensor::new([skipped as f32], [1], &self.chunks[0].engine.device)?;
         let mut wholes: Vec<Vec<Data>> = Vec::new();
         for chunk in &self.chunks {
             let mut of_chunk = Vec::new();
@@ -356,7 +367,9 @@ impl Core {
             }
         }
         self.steps = steps + skipped as u64;
-        self.skipped = (skipped > 0.0).then_some(count);
+        if skipped > 0.0 || self.skipped.is_some() {
+            self.skipped()?.assign(&Tensor::new([skipped as f32], [1], &self.chunks[0].engine.device)?)?;
+        }
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use super::Optimizer;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Engine, Phase, Tensor, no_grad, with_phase};
-use crate::nn::Param;
+use crate::nn::{Buffer, Param};
 use std::sync::Arc;
 
 /// Options of a [`GradScaler`], with PyTorch's defaults.
@@ -73,7 +73,8 @@ impl GradScalerOptions {
 pub struct GradScaler {
     options: GradScalerOptions,
     /// Scale, finite steps since it last changed, steps skipped, nothing: `[4]`.
-    state: Tensor,
+    state: Buffer,
+    engine: Arc<Engine>,
     /// Whether the gradients of this step were scaled back already.
     unscaled: bool,
 }
@@ -86,13 +87,14 @@ impl GradScaler {
     pub fn new(options: GradScalerOptions, device: &Device) -> Result<GradScaler> {
         options.check()?;
         let state = Tensor::new([options.init_scale as f32, 0.0, 0.0, 0.0], [4], device)?;
-        Ok(GradScaler { options, state, unscaled: false })
+        Ok(GradScaler { options, state: Buffer::new(&state), engine: state.engine().clone(), unscaled: false })
     }
 
     /// The loss times the scale: what to call `backward` on.
     pub fn scale(&self, loss: &Tensor) -> Result<Tensor> {
-        let scale = self.state.try_narrow(0, 0, 1)?.try_reshape(vec![1; loss.rank()])?;
-        Tensor::apply_row("mul", &[], &[&loss.try_to_dtype(self.state.dtype())?, &scale])
+        let state = self.state.tensor();
+        let scale = state.try_narrow(0, 0, 1)?.try_reshape(vec![1; loss.rank()])?;
+        Tensor::apply_row("mul", &[], &[&loss.try_to_dtype(state.dtype())?, &scale])
     }
 
     /// Divide the gradients of `params` by the scale now, for whoever wants to look at them or clip them before the step.
@@ -101,7 +103,7 @@ impl GradScaler {
             return Err(Error::invalid("grad_scaler: the gradients of this step are unscaled already"));
         }
         no_grad(|| {
-            let inverse = Tensor::apply_row("reciprocal", &[], &[&self.state.try_narrow(0, 0, 1)?])?;
+            let inverse = Tensor::apply_row("reciprocal", &[], &[&self.state.tensor().try_narrow(0, 0, 1)?])?;
             for p in params {
                 if let Some(g) = p.grad() {
                     p.set_grad(Some(Tensor::apply_row("mul", &[], &[&g, &inverse.try_reshape(vec![1; g.rank()])?.try_to_dtype(g.dtype())?])?));
@@ -122,17 +124,17 @@ impl GradScaler {
 
     /// The scale now, read from the device.
     pub fn get_scale(&self) -> Result<f64> {
-        Ok(f64::from(self.state.to_vec::<f32>()?[0]))
+        Ok(f64::from(self.state.tensor().to_vec::<f32>()?[0]))
     }
 
     /// How many steps were skipped, read from the device.
     pub fn skipped(&self) -> Result<u64> {
-        Ok(self.state.to_vec::<f32>()?[2] as u64)
+        Ok(self.state.tensor().to_vec::<f32>()?[2] as u64)
     }
 
     /// Its state by name, for checkpoints.
     pub fn state_dict(&self) -> Result<Vec<(String, Tensor)>> {
-        Ok(vec![("state".into(), Tensor::new(self.state.to_data()?, [4], self.state.device())?)])
+        Ok(vec![("state".into(), Tensor::new(self.state.tensor().to_data()?, [4], &self.engine.device)?)])
     }
 
     /// Take a state that [`GradScaler::state_dict`] gave.
@@ -150,17 +152,22 @@ impl GradScaler {
             return Err(Error::invalid(format!("grad_scaler: this is no state of one: {values:?}")));
         }
         // A buffer of its own, as every state has: the plan of a step stays the one it was.
-        self.state = Tensor::new(values, [4], self.state.device())?;
         self.unscaled = false;
-        Ok(())
+        self.state.assign(&Tensor::new(values, [4], &self.engine.device)?)
     }
 
-    pub(super) fn state(&self) -> &Tensor {
+    /// Scale, finite steps since it last changed, steps skipped, nothing: `[4]`.
+    pub(crate) fn state(&self) -> &Buffer {
         &self.state
     }
 
     pub(super) fn engine(&self) -> &Arc<Engine> {
-        self.state.engine()
+        &self.engine
+    }
+
+    /// All gradients are forgotten, scaled back or not.
+    pub(crate) fn forget(&mut self) {
+        self.unscaled = false;
     }
 
     /// The slots of [`FoundInf`](super::found_inf::FoundInf).
@@ -170,9 +177,9 @@ impl GradScaler {
     }
 
     /// The step was taken, or skipped.
-    pub(super) fn advance(&mut self, next: Tensor) {
-        self.state = next;
+    pub(super) fn advance(&mut self, next: &Tensor) -> Result<()> {
         self.unscaled = false;
+        self.state.assign(next)
     }
 }
 

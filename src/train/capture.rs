@@ -2,7 +2,8 @@
 
 use crate::error::Result;
 use crate::graph::{Engine, Recorded, Session, Tensor, flush};
-use crate::optim::Optimizer;
+use crate::nn::{Buffer, Param};
+use crate::optim::{GradScaler, Optimizer};
 use std::sync::Arc;
 
 /// How many steps of different inputs are kept: the step of a whole batch, that of an epoch's last one, and a few more.
@@ -20,8 +21,37 @@ pub struct Capture<F> {
 /// A step of inputs of some shapes.
 struct Kept {
     recorded: Recorded,
+    of: Of,
     /// Whether a second recording was foretold by the one before.
     sure: bool,
+}
+
+/// Whose step it is: the first parameter of the optimizer, the state of the scaler where the loss is scaled, and how the device plans.
+struct Of(Option<Param>, Option<Buffer>, Option<u64>);
+
+impl Of {
+    fn new(optimizer: &dyn Optimizer, scaler: Option<&GradScaler>) -> Of {
+        let first = optimizer.params().first().cloned();
+        let planning = first.as_ref().map(|p| p.tensor().engine().planning());
+        Of(first, scaler.map(|s| s.state().clone()), planning)
+    }
+
+    fn same(&self, other: &Of) -> bool {
+        fn both<T>(a: &Option<T>, b: &Option<T>, same: impl Fn(&T, &T) -> bool) -> bool {
+            match (a, b) {
+                (Some(a), Some(b)) => same(a, b),
+                (None, None) => true,
+                _ => false,
+            }
+        }
+        self.2 == other.2 && both(&self.0, &other.0, Param::same) && both(&self.1, &other.1, Buffer::same)
+    }
+}
+
+impl Kept {
+    fn takes(&self, of: &Of, inputs: &[&Tensor]) -> bool {
+        self.of.same(of) && self.recorded.takes(inputs)
+    }
 }
 
 impl<F> std::fmt::Debug for Capture<F> {
@@ -86,11 +116,26 @@ where
     /// # Errors
     /// Those of the closure, of `backward` and of [`Optimizer::step`].
     pub fn run(&mut self, optimizer: &mut dyn Optimizer, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        self.take(optimizer, None, inputs)
+    }
+
+    /// The same with a scaled loss: goes backward from [`GradScaler::scale`] of it, and takes [`GradScaler::step`]. The closure records what is to be in another
+    /// element type inside [`autocast`](crate::autocast).
+    ///
+    /// # Errors
+    /// Those of the closure, of `backward` and of [`GradScaler::step`].
+    pub fn run_scaled(&mut self, optimizer: &mut dyn Optimizer, scaler: &mut GradScaler, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        scaler.forget();
+        self.take(optimizer, Some(scaler), inputs)
+    }
+
+    fn take(&mut self, optimizer: &mut dyn Optimizer, scaler: Option<&mut GradScaler>, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         let first = optimizer.params().first().map(|p| p.tensor());
-        let Some(engine) = first.as_ref().or(inputs.first().copied()).map(|t| t.engine().clone()) else { return self.record(None, optimizer, inputs) };
+        let Some(engine) = first.as_ref().or(inputs.first().copied()).map(|t| t.engine().clone()) else { return self.record(optimizer, scaler, inputs) };
         drop(first);
         settle(&engine, inputs)?;
-        let kept = self.kept.iter().find(|k| k.sure && k.recorded.takes(&engine, inputs));
+        let of = Of::new(optimizer, scaler.as_deref());
+        let kept = self.kept.iter().find(|k| k.sure && k.takes(&of, inputs));
         if let (Some(kept), Some(floats)) = (kept, optimizer.next_floats()) {
             optimizer.zero_grad();
             if let Some(returned) = kept.recorded.replay(&engine, inputs, &floats)? {
@@ -99,7 +144,7 @@ where
                 return Ok(returned);
             }
         }
-        self.record(Some(&engine), optimizer, inputs)
+        self.record(optimizer, scaler, inputs)
     }
 
     /// How many calls recorded the step.
@@ -117,35 +162,42 @@ where
         self.why.as_deref()
     }
 
-    fn record(&mut self, engine: Option<&Engine>, optimizer: &mut dyn Optimizer, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    fn record(&mut self, optimizer: &mut dyn Optimizer, scaler: Option<&mut GradScaler>, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let of = Of::new(optimizer, scaler.as_deref());
         let floats = optimizer.next_floats();
         self.recordings += 1;
         let (returned, session) = Session::record(inputs, |stand_ins| {
             optimizer.zero_grad();
             let (loss, outputs) = (self.step)(stand_ins)?;
-            loss.backward()?;
+            match &scaler {
+                Some(scaler) => scaler.scale(&loss)?.backward()?,
+                None => loss.backward()?,
+            }
             let outputs: Vec<Tensor> = outputs.into_iter().map(|t| t.detach()).collect();
             // What no handle names is never stored.
             drop(loss);
-            optimizer.step()?;
+            match scaler {
+                Some(scaler) => scaler.step(optimizer)?,
+                None => optimizer.step()?,
+            }
             optimizer.zero_grad();
             Ok(outputs)
         })?;
         let floats = floats.ok_or_else(|| "the optimizer does not say what its steps compute with".to_string());
         let new = floats.and_then(|f| Ok((Recorded::of(session, inputs, &returned, &f)?, f)));
-        let place = self.kept.iter().position(|k| engine.is_some_and(|e| k.recorded.takes(e, inputs)));
+        let place = self.kept.iter().position(|k| k.takes(&of, inputs));
         self.why = None;
         match (new, place) {
             (Ok((new, floats)), Some(n)) => {
                 let kept = &mut self.kept[n];
                 self.why = kept.recorded.foretells(&new, inputs, &floats).err();
-                *kept = Kept { recorded: new, sure: self.why.is_none() };
+                *kept = Kept { recorded: new, of, sure: self.why.is_none() };
             }
             (Ok((new, _)), None) => {
                 if self.kept.len() == KEPT {
                     self.kept.remove(0);
                 }
-                self.kept.push(Kept { recorded: new, sure: false });
+                self.kept.push(Kept { recorded: new, of, sure: false });
             }
             (Err(why), place) => {
                 place.into_iter().for_each(|n| self.kept[n].sure = false);

@@ -3,7 +3,7 @@
 use super::{Resident, Score};
 use crate::data::Loader;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{self, Tensor, no_grad};
 use crate::nn::Module;
 use crate::tensor::Shape;
@@ -25,27 +25,30 @@ impl Sums {
         Ok(Sums { loss: zero()?, hits: zero()?, counts: false, samples: 0, finite: if mixed { Some(zero()?) } else { None } })
     }
 
-    /// Sums that lie there already; nothing is known of how many samples they are of.
-    pub fn of(loss: &Tensor, hits: &Tensor) -> Sums {
-        Sums { loss: loss.clone(), hits: hits.clone(), counts: false, samples: 0, finite: None }
+    /// Sums that lie there already, as [`Sums::inputs`] gives them; nothing is known of how many samples they are of.
+    pub fn of(inputs: &[Tensor]) -> Result<Sums> {
+        let [loss, hits, finite @ ..] = inputs else { return Err(Error::internal("train: two sums at least")) };
+        Ok(Sums { loss: loss.clone(), hits: hits.clone(), counts: false, samples: 0, finite: finite.first().cloned() })
     }
 
-    /// The sums: of the losses, and of the hits where any were added.
+    /// The sums: of the losses, of what is finite where that is looked at, and of the hits where any were added.
     pub fn tensors(self) -> Vec<Tensor> {
-        if self.counts { vec![self.loss, self.hits] } else { vec![self.loss] }
+        let hits = self.counts.then_some(self.hits);
+        std::iter::once(self.loss).chain(self.finite).chain(hits).collect()
     }
 
-    /// The same with one more batch of so many samples.
+    /// The same with one more batch of so many samples, whose [`Sums::tensors`] these are.
     pub fn replaced(self, sums: Vec<Tensor>, samples: usize) -> Sums {
         let mut sums = sums.into_iter();
         let loss = sums.next().unwrap_or(self.loss);
+        let finite = self.finite.map(|old| sums.next().unwrap_or(old));
         let (hits, counts) = sums.next().map_or((self.hits, false), |h| (h, true));
-        Sums { loss, hits, counts: counts || self.counts, samples: self.samples + samples, finite: self.finite }
+        Sums { loss, hits, counts: counts || self.counts, samples: self.samples + samples, finite }
     }
 
     /// The inputs of a step that adds to them.
-    pub fn inputs(&self) -> [&Tensor; 2] {
-        [&self.loss, &self.hits]
+    pub fn inputs(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.loss, &self.hits].into_iter().chain(&self.finite)
     }
 
     /// Add a batch: its mean loss, and how many of its samples were right.

@@ -116,8 +116,8 @@ impl<'a> Trainer<'a> {
         let steps = loader.batches().len();
         self.tell(&Event::Started { epochs: self.options.epochs, steps, samples: data.len() })?;
         let mut report = Report { epochs: Vec::new(), cancelled: false };
-        let (model, objective, smoothing) = (self.model, train.objective(), self.options.label_smoothing);
-        let mut step: Step<'_> = capture(Box::new(move |inputs| loss_and_sums(model, objective, smoothing, inputs)));
+        let forward = self.forward(train.objective());
+        let mut step: Step<'_> = capture(Box::new(move |inputs| loss_and_sums(&forward, inputs)));
         for epoch in 0..self.options.epochs {
             if let Some(shape) = image {
                 let mut changed = vec![0.0; data.features().len()];
@@ -193,18 +193,22 @@ impl<'a> Trainer<'a> {
         Ok(Outcome::Done(done, flow))
     }
 
-    /// A step on the samples that `rows` names: forward, backward and update in one submit, captured; unless somebody wants to see the gradients, or the loss is
-    /// scaled.
+    fn forward(&self, objective: Objective) -> Forward<'a> {
+        Forward { model: self.model, objective, smoothing: self.options.label_smoothing, mixed: self.scaler.is_some() }
+    }
+
+    /// A step on the samples that `rows` names: forward, backward and update in one submit, captured unless somebody wants to see the gradients.
     fn step(&mut self, step: usize, captured: &mut Step<'_>, train: &Resident, rows: &Tensor, mut sums: Sums) -> Result<Sums> {
         let [features, targets] = train.tensors()?;
-        let watched = self.callbacks.iter().any(|c| c.wants_gradients());
-        if !watched && self.scaler.is_none() {
-            let [losses, hits] = sums.inputs();
-            let added = captured.run(self.optimizer.as_mut(), &[features, targets, rows, losses, hits])?;
+        if !self.callbacks.iter().any(|c| c.wants_gradients()) {
+            let inputs: Vec<&Tensor> = [features, targets, rows].into_iter().chain(sums.inputs()).collect();
+            let added = match &mut self.scaler {
+                None => captured.run(self.optimizer.as_mut(), &inputs),
+                Some(scaler) => captured.run_scaled(self.optimizer.as_mut(), scaler, &inputs),
+            }?;
             return Ok(sums.replaced(added, rows.numel()));
         }
-        let forward = || forward(self.model, train.objective(), self.options.label_smoothing, [features, targets, rows]);
-        let (loss, right) = if self.scaler.is_some() { graph::autocast(DType::F16, forward) } else { forward() }?;
+        let (loss, right) = self.forward(train.objective()).of([features, targets, rows])?;
         sums.add(&loss, right.as_ref(), rows.numel())?;
         match &self.scaler {
             Some(scaler) => scaler.scale(&loss)?.backward()?,
@@ -212,14 +216,12 @@ impl<'a> Trainer<'a> {
         }
         // What no handle names is never stored.
         drop((loss, right));
-        if watched {
-            let params = self.optimizer.params().to_vec();
-            if let Some(scaler) = &mut self.scaler {
-                scaler.unscale(&params)?;
-            }
-            graph::flush(train.device())?;
-            self.tell(&Event::GradientsReady { step, params: &params })?;
+        let params = self.optimizer.params().to_vec();
+        if let Some(scaler) = &mut self.scaler {
+            scaler.unscale(&params)?;
         }
+        graph::flush(train.device())?;
+        self.tell(&Event::GradientsReady { step, params: &params })?;
         match &mut self.scaler {
             Some(scaler) => scaler.step(&mut *self.optimizer)?,
             None => self.optimizer.step()?,
@@ -248,22 +250,36 @@ impl<'a> Trainer<'a> {
 type Step<'a> = Capture<Box<dyn FnMut(&[Tensor]) -> Result<(Tensor, Vec<Tensor>)> + 'a>>;
 
 /// The loss of a batch, and the sums of the epoch with it. Inputs: all features and targets, the rows of the batch, the sums before.
-fn loss_and_sums(model: &dyn Module, objective: Objective, smoothing: f64, inputs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
-    let [features, targets, rows, losses, hits] = inputs else { return Err(Error::internal("train: a step has five inputs")) };
-    let (loss, right) = forward(model, objective, smoothing, [features, targets, rows])?;
-    let mut sums = Sums::of(losses, hits);
+fn loss_and_sums(forward: &Forward<'_>, inputs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
+    let [features, targets, rows, sums @ ..] = inputs else { return Err(Error::internal("train: a step has five inputs")) };
+    let (loss, right) = forward.of([features, targets, rows])?;
+    let mut sums = Sums::of(sums)?;
     sums.add(&loss, right.as_ref(), rows.numel())?;
     Ok((loss, sums.tensors()))
 }
 
-/// The loss of a batch, and how many of its samples are right. Inputs: all features and targets, the rows of the batch.
-fn forward(model: &dyn Module, objective: Objective, smoothing: f64, inputs: [&Tensor; 3]) -> Result<(Tensor, Option<Tensor>)> {
-    let [features, targets, rows] = inputs;
-    let (x, y) = (features.try_index_select(0, rows)?, targets.try_index_select(0, rows)?);
-    let outputs = model.try_forward(&x)?;
-    let loss = objective.loss(&outputs, &y, smoothing)?;
-    let right = graph::no_grad(|| objective.hits(&outputs, &y))?;
-    Ok((loss, right))
+/// From a batch to its loss.
+struct Forward<'a> {
+    model: &'a dyn Module,
+    objective: Objective,
+    smoothing: f64,
+    /// Whether in mixed precision.
+    mixed: bool,
+}
+
+impl Forward<'_> {
+    /// The loss of a batch, and how many of its samples are right. Inputs: all features and targets, the rows of the batch.
+    fn of(&self, inputs: [&Tensor; 3]) -> Result<(Tensor, Option<Tensor>)> {
+        if self.mixed { graph::autocast(DType::F16, || self.recorded(inputs)) } else { self.recorded(inputs) }
+    }
+
+    fn recorded(&self, [features, targets, rows]: [&Tensor; 3]) -> Result<(Tensor, Option<Tensor>)> {
+        let (x, y) = (features.try_index_select(0, rows)?, targets.try_index_select(0, rows)?);
+        let outputs = self.model.try_forward(&x)?;
+        let loss = self.objective.loss(&outputs, &y, self.smoothing)?;
+        let right = graph::no_grad(|| self.objective.hits(&outputs, &y))?;
+        Ok((loss, right))
+    }
 }
 
 /// How an epoch ended.

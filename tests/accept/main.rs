@@ -15,13 +15,19 @@ use std::time::Instant;
 /// What a line measured.
 pub struct Outcome {
     pub pass: bool,
+    /// Nothing was measured, for the reason in `got`: what it is about is not here.
+    pub skipped: bool,
     /// The number, or what was seen.
     pub got: String,
 }
 
 impl Outcome {
     pub fn of(pass: bool, got: impl Into<String>) -> Outcome {
-        Outcome { pass, got: got.into() }
+        Outcome { pass, skipped: false, got: got.into() }
+    }
+
+    pub fn skipped(why: impl Into<String>) -> Outcome {
+        Outcome { pass: true, skipped: true, got: why.into() }
     }
 }
 
@@ -40,6 +46,8 @@ pub struct State {
     pub quick: bool,
     pub digits: digits::Runs,
     pub peers: speed::peers::Runs,
+    /// Kind and name of the first adapter, once it was asked for.
+    pub first_adapter: Option<(String, String)>,
 }
 
 fn main() -> ExitCode {
@@ -58,7 +66,7 @@ fn main() -> ExitCode {
     let mut state = State { quick: args.iter().any(|a| a == "--quick"), ..State::default() };
     let only = value("--only").unwrap_or_default();
     let table: Vec<&Line> = if speed {
-        speed::LINES.iter().chain(mixed::LINES).collect()
+        speed::LINES.iter().chain(speed::bench::LINES).chain(speed::hardware::LINES).chain(mixed::LINES).collect()
     } else {
         digits::LINES.iter().chain(suite::LINES.iter().copied()).chain(build::LINES).collect()
     };
@@ -68,14 +76,19 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut table = String::new();
-    let mut failed = 0;
+    let (mut failed, mut skipped) = (0, 0);
     for line in lines {
         let began = Instant::now();
         let outcome = (line.run)(&mut state).unwrap_or_else(|e| Outcome::of(false, format!("did not run: {e:#}")));
         failed += usize::from(!outcome.pass);
+        skipped += usize::from(outcome.skipped);
         let row = format!(
             "{} {:<34} {}  [{}]  ({:.0} s)",
-            if outcome.pass { "PASS" } else { "FAIL" },
+            match outcome {
+                Outcome { skipped: true, .. } => "SKIP",
+                Outcome { pass: true, .. } => "PASS",
+                _ => "FAIL",
+            },
             line.name,
             outcome.got.replace('\n', " | "),
             line.limit,
@@ -96,6 +109,10 @@ fn main() -> ExitCode {
             failed += 1;
         }
     }
-    println!("{}", if failed == 0 { "all lines hold".to_string() } else { format!("{failed} lines do not hold") });
+    println!(
+        "{}{}",
+        if failed == 0 { "all lines hold".to_string() } else { format!("{failed} lines do not hold") },
+        if skipped > 0 { format!(", {skipped} were skipped") } else { String::new() }
+    );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -3,11 +3,11 @@
 use crate::common;
 use crate::ops::adapter;
 use wgrad::data::{Dataset, Targets};
-use wgrad::nn::{BatchNorm2d, Conv2d, Linear, Module, Param, ReLU, Sequential};
+use wgrad::nn::{BatchNorm1d, BatchNorm2d, Conv2d, Linear, Module, Param, ReLU, Sequential};
 use wgrad::optim::{Adam, AdamOptions, AdamW, GradScaler, GradScalerOptions, Optimizer, Sgd, SgdOptions};
 use wgrad::tensor::DType;
-use wgrad::train::{Event, Flow, Precision, TrainOptions, Trainer, gradients};
-use wgrad::{Device, Generator, Result, Tensor, autocast};
+use wgrad::train::{Event, Flow, Precision, TrainOptions, Trainer, capture, gradients};
+use wgrad::{Device, Error, Generator, Result, Tensor, autocast};
 
 fn devices() -> Vec<Device> {
     [Some(common::definition()), Some(common::fast()), adapter(common::gpu(), 1), adapter(common::floor(), 1)].into_iter().flatten().collect()
@@ -389,4 +389,82 @@ fn parameters_of_halves_are_refused() {
     let p = Param::new(&Tensor::ones([2], &device).to_dtype(DType::F16)).unwrap();
     let e = Sgd::new(vec![p], SgdOptions::default()).unwrap_err().to_string();
     assert_eq!(e, "sgd: parameter 0 is f16, too coarse for small steps\nhelp: keep parameters in f32, and record the model inside autocast");
+}
+
+/// Twelve steps of a classifier with a scaled loss; what each gave, and the state at the end. Its scale grows at every third step, the fifth step overflows, and
+/// the states are saved and taken up again before the ninth.
+fn scaled_steps(device: &Device, captured: bool) -> Result<(Vec<u32>, Vec<f32>, u64)> {
+    let initial = Generator::new(4);
+    let model =
+        Sequential::new().then(Linear::new(6, 8, &initial, device)?).then(BatchNorm1d::new(8, device)?).then(ReLU).then(Linear::new(8, 3, &initial, device)?);
+    let mut optimizer = Adam::new(model.parameters(), AdamOptions { lr: 0.05, ..AdamOptions::default() })?;
+    let options = GradScalerOptions { init_scale: 1024.0, growth_interval: 3, ..GradScalerOptions::default() };
+    let mut scaler = GradScaler::new(options, device)?;
+    let x = numbers("scaled x", &[48, 6], device)?;
+    let weight = |step: usize| Tensor::new([if step == 4 { 1e9f32 } else { 1.0 }], [1], device);
+    let forward = |inputs: &[Tensor]| -> Result<(Tensor, Vec<Tensor>)> {
+        let loss = autocast(DType::F16, || Ok::<_, Error>(model.try_forward(&inputs[0])?.square().mean_all()))?;
+        let loss = &loss.reshape([1]) * &inputs[1];
+        Ok((loss.sum_all(), vec![loss]))
+    };
+    let mut step = capture(forward);
+    let mut told = Vec::new();
+    for n in 0..12 {
+        if n == 8 {
+            let (a, b) = (optimizer.state_dict()?, scaler.state_dict()?);
+            optimizer.load_state_dict(&a)?;
+            scaler.load_state_dict(&b)?;
+        }
+        let (batch, weight) = (x.narrow(0, n % 3 * 16, 16), weight(n)?);
+        let outputs = if captured {
+            step.run_scaled(&mut optimizer, &mut scaler, &[&batch, &weight])?
+        } else {
+            optimizer.zero_grad();
+            let (loss, outputs) = forward(&[batch, weight])?;
+            scaler.scale(&loss)?.backward()?;
+            drop(loss);
+            scaler.step(&mut optimizer)?;
+            optimizer.zero_grad();
+            outputs
+        };
+        told.extend(outputs[0].detach().to_vec::<f32>()?.iter().map(|v| v.to_bits()));
+    }
+    let mut state = values(&model.parameters())?;
+    state.extend([scaler.get_scale()? as f32, scaler.skipped()? as f32, optimizer.steps() as f32]);
+    Ok((told, state, step.replays()))
+}
+
+#[test]
+fn captured_scaled_steps_have_the_bits_of_uncaptured_ones() -> Result<()> {
+    for device in devices() {
+        let (plain, captured) = (scaled_steps(&device, false)?, scaled_steps(&device, true)?);
+        assert_eq!(plain.0, captured.0, "{device:?}");
+        assert_eq!(plain.1, captured.1, "{device:?}");
+        let skipped = plain.1[plain.1.len() - 2];
+        assert!(skipped >= 1.0, "{device:?}: no step overflowed");
+        assert!(captured.2 >= 8, "{device:?}: {} of 12 steps were replayed", captured.2);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_captured_step_knows_its_scaler() -> Result<()> {
+    for device in devices() {
+        let params = params(&device)?;
+        let mut optimizer = Sgd::new(params.clone(), SgdOptions { lr: 0.5, ..SgdOptions::default() })?;
+        let of = params.clone();
+        let mut step = capture(move |_| {
+            let loss = of[0].tensor().sum_all();
+            Ok((loss.clone(), vec![loss]))
+        });
+        let scaler = |init_scale| GradScaler::new(GradScalerOptions { init_scale, growth_interval: 1, ..GradScalerOptions::default() }, &device);
+        let (mut a, mut b) = (scaler(16.0)?, scaler(32.0)?);
+        for _ in 0..3 {
+            step.run_scaled(&mut optimizer, &mut a, &[])?;
+        }
+        step.run_scaled(&mut optimizer, &mut b, &[])?;
+        step.run(&mut optimizer, &[])?;
+        assert_eq!((a.get_scale()?, b.get_scale()?), (128.0, 64.0), "{device:?}");
+    }
+    Ok(())
 }

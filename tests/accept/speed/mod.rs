@@ -1,13 +1,14 @@
 //! `make accept-speed`: what the issue of speed promises. Ratios are of one run, in which wgrad and its peers take turns.
 
+pub mod bench;
+pub mod hardware;
 pub mod peers;
 mod tuned;
 
 use super::{Line, Outcome, State};
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use peers::{Peer, median, number};
 use serde_json::Value;
-use std::process::Command;
 
 /// How often each takes its turn.
 const ROUNDS: usize = 3;
@@ -110,12 +111,9 @@ fn lenet_dispatches(_: &mut State) -> anyhow::Result<Outcome> {
 
 /// What the host pays for one of the things that a probe of `wgrad bench` counts, `times` of them, in milliseconds.
 fn host_cost(probe: &str, times: f64, most_ms: f64) -> anyhow::Result<Outcome> {
-    let file = std::env::temp_dir().join(format!("wgrad-accept-{}-{}.json", probe.replace('/', "-"), std::process::id()));
-    let out = Command::new(env!("CARGO_BIN_EXE_wgrad")).args(["bench", "--device", "gpu", "--json"]).arg(&file).arg(probe).output()?;
-    ensure!(out.status.success(), "wgrad bench {probe} ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
-    let report: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
-    std::fs::remove_file(&file)?;
-    let rounds = report["devices"][0]["rows"][0]["rounds"].as_array().with_context(|| format!("{probe}: no rounds in {report}"))?;
+    let folder = bench::Folder::new(&probe.replace('/', "-"))?;
+    let device = bench::measured(&folder, "a.json", "gpu", &[probe], None)?;
+    let rounds = device["rows"][0]["rounds"].as_array().with_context(|| format!("{probe}: no rounds in {device}"))?;
     let samples = rounds.iter().filter_map(Value::as_array).flatten().filter_map(Value::as_f64).collect::<Vec<f64>>();
     let ms = median(samples) * times;
     Ok(Outcome::of(ms <= most_ms, if ms < 0.1 { format!("{:.2} us", ms * 1e3) } else { format!("{ms:.2} ms") }))
