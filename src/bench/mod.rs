@@ -22,6 +22,8 @@ mod table;
 mod training;
 #[cfg(feature = "gpu")]
 mod tune;
+#[cfg(feature = "gpu")]
+mod ways;
 mod workload;
 
 pub use child::{Host, answer};
@@ -35,4 +37,6 @@ pub use table::{compared as comparison_text, report as report_text};
 pub use training::{CHECKED_STEPS, definition_losses, reference_losses};
 #[cfg(feature = "gpu")]
 pub use tune::{Outcome, Rules, Told, Trial, Tuned, tune};
+#[cfg(feature = "gpu")]
+pub use ways::speed_of_choices;
 pub use workload::{Line, Rate, WORKLOADS, Workload, peer_name, select as workloads};

@@ -98,6 +98,7 @@ pub fn job(name: &'static str, device: &Device) -> Result<Job> {
 }
 
 /// All that the first step of a network computes: its loss, the gradients, and the parameters and statistics after it.
+#[cfg(feature = "gpu")]
 pub fn first_step(name: &str, device: &Device) -> Result<Vec<Data>> {
     let Trainer { model, batches, .. } = Trainer::new(row(name)?.1, device, 1)?;
     // So large an epsilon makes Adam's step as well conditioned as the gradient that it follows.
@@ -112,18 +113,21 @@ pub fn first_step(name: &str, device: &Device) -> Result<Vec<Data>> {
 }
 
 /// The most terms that a value of it sums: all values of a batch.
+#[cfg(feature = "gpu")]
 pub fn first_step_terms(name: &str) -> Result<usize> {
     let net = row(name)?.1;
     Ok(net.batch * net.sample.iter().product::<usize>())
 }
 
 /// A step, over and over.
+#[cfg(feature = "gpu")]
 pub fn steps(name: &str, device: &Device) -> Result<Box<dyn FnMut() -> Result<()>>> {
     let (mut trainer, _) = checked(name, device)?;
     Ok(Box::new(move || trainer.step().map(drop)))
 }
 
 /// That the first losses are the definition's.
+#[cfg(feature = "gpu")]
 pub fn check_losses(name: &str, device: &Device) -> Result<()> {
     checked(name, device).map(drop)
 }

@@ -2,6 +2,7 @@
 
 use super::check;
 use super::clock::median;
+use super::ways::{Once, Rounds, WARM_RUNS, Way, runs_of_block};
 use super::workload::Workload;
 use crate::device::Device;
 use crate::device::choices::{Asked, Choice, Choices};
@@ -12,11 +13,6 @@ use crate::tensor::Data;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Runs before a measurement: they build plans and compile kernels, and a captured step is recorded twice.
-const WARM_RUNS: usize = 3;
-/// Milliseconds that a block of runs should last, and the fewest runs of one.
-const BLOCK_MS: f64 = 40.0;
-const FEWEST_RUNS: usize = 1;
 /// Rounds of old against new in which a choice must be worth it, and those after which one that is not is given up.
 const ROUNDS: usize = 9;
 const FIRST_ROUNDS: usize = 2;
@@ -114,7 +110,7 @@ pub struct Tuned {
 /// A workload under tuning.
 struct Subject {
     workload: &'static Workload,
-    once: Box<dyn FnMut() -> Result<()>>,
+    once: Once,
     ms: f64,
     runs: usize,
     flops: u64,
@@ -123,12 +119,6 @@ struct Subject {
     shares: Vec<f64>,
     /// What the definition gives, and what the rules' kernels do.
     definition: Option<[Vec<Data>; 2]>,
-}
-
-/// Choices, and what is planned with them.
-struct Way {
-    choices: Choices,
-    planning: Alternative,
 }
 
 impl Subject {
@@ -195,7 +185,7 @@ impl Tuner<'_> {
     }
 
     fn way(&self, choices: &Choices) -> Way {
-        Way { choices: choices.clone(), planning: Alternative::new(&self.device, Arc::new(choices.clone())) }
+        Way::new(&self.device, choices)
     }
 
     /// Measure each workload as it is, and hear what it chooses.
@@ -209,7 +199,8 @@ impl Tuner<'_> {
             let mut planning = Alternative::new(&self.device, hearing.clone());
             let (once, ms, times) = planning.during(|| {
                 let mut once = workload.once(&self.device)?;
-                self.warm(&mut once)?;
+                (0..WARM_RUNS).try_for_each(|_| once())?;
+                self.device.wait()?;
                 let began = Instant::now();
                 once()?;
                 self.device.wait()?;
@@ -222,7 +213,7 @@ impl Tuner<'_> {
             // Without timestamps everything is worth a trial.
             let share = |a: &Asked| if total > 0.0 { a.launches.iter().filter_map(|&n| times.get(n)).sum::<f64>() / total } else { 1.0 };
             let (shares, asked): (Vec<f64>, Vec<Asked>) = asked.into_iter().map(|a| (share(&a), a)).filter(|(s, _)| *s >= LEAST_SHARE).unzip();
-            let runs = ((BLOCK_MS / ms).ceil() as usize).max(FEWEST_RUNS);
+            let runs = runs_of_block(ms);
             let mut subject = Subject { workload, once, ms, runs, flops, asked, shares, definition: None };
             // A quick one tells how fast the definition is here.
             if self.definition_cost(&subject) < Duration::from_secs(2) {
@@ -232,12 +223,6 @@ impl Tuner<'_> {
             self.subjects.push(subject);
         }
         Ok(())
-    }
-
-    /// Build plans and compile kernels.
-    fn warm(&self, once: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        (0..WARM_RUNS).try_for_each(|_| once())?;
-        self.device.wait()
     }
 
     /// What computing the definition of a workload will take, if it was not computed.
@@ -286,7 +271,7 @@ impl Tuner<'_> {
         wanted.sort_by(|a, b| b.0.total_cmp(&a.0));
         let (mut now, mut trials) = (self.way(begun), Vec::new());
         for subject in &mut self.subjects {
-            now.planning.during(|| (0..WARM_RUNS).try_for_each(|_| (subject.once)()))?;
+            now.warm(&self.device, &mut subject.once)?;
         }
         let mut complete = true;
         for (_, asked) in &wanted {
@@ -325,9 +310,8 @@ impl Tuner<'_> {
         let mut gains = false;
         for (place, (n, _)) in order.iter().enumerate() {
             // What the device refuses is no failure of ours: its kernels are compiled here, before anything is timed.
-            let subject = &mut self.subjects[*n];
             let began = Instant::now();
-            let warmed = new.planning.during(|| (0..WARM_RUNS).try_for_each(|_| (subject.once)()).and_then(|()| self.device.wait()));
+            let warmed = new.warm(&self.device, &mut self.subjects[*n].once);
             self.compiling = self.compiling.max(began.elapsed());
             if let Err(e) = warmed {
                 trial.outcome = Outcome::Failed(e.to_string());
@@ -392,20 +376,14 @@ impl Tuner<'_> {
 
     /// Blocks of a subject's runs with either, in turn. Given up early where nothing is gained.
     fn rounds(&mut self, n: usize, old: &mut Way, new: &mut Way, gain: f64) -> Result<Rounds> {
-        let mut rounds = Rounds { old: Vec::new(), new: Vec::new(), cut: false };
+        let mut rounds = Rounds::default();
         for round in 0..ROUNDS {
             if self.is_over() {
                 rounds.cut = true;
                 break;
             }
-            // Whoever comes second finds other caches.
-            if round % 2 == 0 {
-                rounds.old.push(self.block(n, old)?);
-                rounds.new.push(self.block(n, new)?);
-            } else {
-                rounds.new.push(self.block(n, new)?);
-                rounds.old.push(self.block(n, old)?);
-            }
+            let Subject { once, runs, .. } = &mut self.subjects[n];
+            rounds.add(&self.device, once, *runs, [&mut *old, &mut *new])?;
             let least = rounds.ratios().into_iter().fold(f64::INFINITY, f64::min);
             let hopeless = rounds.old.len() - rounds.faster() > MISSED && gain <= 1.0;
             if least > FAR * gain || round + 1 == FIRST_ROUNDS && least > gain || hopeless {
@@ -413,15 +391,6 @@ impl Tuner<'_> {
             }
         }
         Ok(rounds)
-    }
-
-    /// Milliseconds of a run.
-    fn block(&mut self, n: usize, way: &mut Way) -> Result<f64> {
-        let Subject { once, runs, .. } = &mut self.subjects[n];
-        let began = Instant::now();
-        way.planning.during(|| (0..*runs).try_for_each(|_| once()))?;
-        self.device.wait()?;
-        Ok(began.elapsed().as_secs_f64() * 1e3 / *runs as f64)
     }
 
     /// All choices together against the rules. Where a workload is not faster with them than without, its choices go.
@@ -438,9 +407,8 @@ impl Tuner<'_> {
             }
             let once = &mut self.subjects[n].once;
             for way in [&mut rules, &mut chosen] {
-                way.planning.during(|| (0..WARM_RUNS).try_for_each(|_| once()))?;
+                way.warm(&self.device, once)?;
             }
-            self.device.wait()?;
             let rounds = self.rounds(n, &mut rules, &mut chosen, f64::INFINITY)?;
             let (mut before, mut after) = (median(&rounds.old), median(&rounds.new));
             if rounds.ratio() > WORST.max(self.rules.gain) {
@@ -453,28 +421,6 @@ impl Tuner<'_> {
             rows.push((name, before, after));
         }
         Ok((choices, rows))
-    }
-}
-
-/// Milliseconds of a run, round by round.
-struct Rounds {
-    old: Vec<f64>,
-    new: Vec<f64>,
-    /// Whether the budget ended within.
-    cut: bool,
-}
-
-impl Rounds {
-    fn ratios(&self) -> Vec<f64> {
-        self.old.iter().zip(&self.new).map(|(o, n)| n / o).collect()
-    }
-
-    fn ratio(&self) -> f64 {
-        median(&self.ratios())
-    }
-
-    fn faster(&self) -> usize {
-        self.ratios().iter().filter(|r| **r < 1.0).count()
     }
 }
 
