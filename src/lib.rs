@@ -42,7 +42,7 @@ pub mod cli;
 
 pub use device::Device;
 pub use error::{Error, ErrorKind, Result};
-pub use graph::{Tensor, autocast, no_grad};
+pub use graph::{MatmulPrecision, Tensor, autocast, no_grad, with_matmul_precision};
 pub use ops::Generator;
 pub use tensor::{DType, Data, Shape};
 #[cfg(feature = "gpu")]

@@ -1,3 +1,4 @@
+// use put
 // Convolution, and the gradient of its image, as a matrix product in tiles of workgroup memory (see matmul_tiles.wgsl), the right operand gathered from the
 // image as it is read: rows are channels of y, columns positions of all images of a model, terms (channel, ky, kx).
 // u[0]: rows of a group, positions of an image, images of a model, K     u[1]: channels of a group in x, height and width of x, width of y
@@ -34,18 +35,6 @@ struct Home {
 
 fn epilogue(i: u32, v: Stored) {
     y[i] = v;
-}
-
-// Store one element, or four neighbours, of which only one is called (FOURS).
-fn put(i: u32, v: f32) {
-    epilogue(i, v);
-}
-
-fn put4(i: u32, v: vec4<f32>) {
-    put(i, v.x);
-    put(i + 1u, v.y);
-    put(i + 2u, v.z);
-    put(i + 3u, v.w);
 }
 
 fn home_a(row: u32) -> Home {

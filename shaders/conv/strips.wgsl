@@ -1,3 +1,4 @@
+// use put
 // Convolution, and the gradient of its image, in strips: a lane owns ROWS channels x STRIP neighbours of one row of y. It reads what they need of a row of x
 // once, for all steps of the kernel across. No barriers; lanes lie along strips. For the gradient, w is packed (pack_strips.wgsl).
 // u[0]: channels of a group and elements of a plane, of y and of x   u[1]: height and width, of x and of y
@@ -42,18 +43,6 @@ var<private> own: array<u32, ROWS>;
 
 fn epilogue(i: u32, v: Stored) {
     y[i] = v;
-}
-
-// Store one element, or four neighbours, of which only one is called (FOURS).
-fn put(i: u32, v: f32) {
-    epilogue(i, v);
-}
-
-fn put4(i: u32, v: vec4<f32>) {
-    put(i, v.x);
-    put(i + 1u, v.y);
-    put(i + 2u, v.z);
-    put(i + 3u, v.w);
 }
 
 // Hook: set the masks of the place that reads column `column` of x first of all.

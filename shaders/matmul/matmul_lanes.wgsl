@@ -1,3 +1,4 @@
+// use put
 // Matrix product y[z] = a[z] b[z] for processors whose eight lanes can read for each other: a lane owns up to 32 rows x 4 (or 8) columns, lanes lie along
 // columns; of a, each lane reads a share. The rows and columns of this kernel may be the columns and rows of y. No barriers.
 // u[0]: m, n, k, offset of a    u[1]: offset of b, row and k stride of a, k stride of b    u[2]: column stride of b, tiles along m and n, splits of k
@@ -18,18 +19,6 @@ alias Stored = f32;
 
 fn epilogue(i: u32, v: Stored) {
     y[i] = v;
-}
-
-// Store one element, or four neighbours, of which only one is called (FOURS).
-fn put(i: u32, v: f32) {
-    epilogue(i, v);
-}
-
-fn put4(i: u32, v: vec4<f32>) {
-    put(i, v.x);
-    put(i + 1u, v.y);
-    put(i + 2u, v.z);
-    put(i + 3u, v.w);
 }
 
 // Where four columns of b begin; past the end, the last one is read again (and not stored).

@@ -1,5 +1,5 @@
+// use operands, store, put
 // Matrix product y[z] = a[z] b[z], [m, k] x [k, n], operands of any strides, in tiles of workgroup memory: for hardware. The next tile is read while one is summed.
-// A 4x4 block of a has term k of four rows as column k, one of b term k of four columns.
 // u[0]: m, n, k, offset of a    u[1]: offset of b, row and column stride of a, row stride of b    u[2]: column stride of b, tiles along m and n, splits of k
 // u[3]: k of one split, number of batch dimensions, elements of one split's result, batch    u[4..10]: size, stride in a, stride in b of a batch dimension, outermost first
 @group(0) @binding(0) var<uniform> u: array<vec4<u32>, 10>;
@@ -29,87 +29,8 @@ fn epilogue(i: u32, v: Stored) {
     y[i] = v;
 }
 
-// Store one element, or four neighbours, of which only one is called (FOURS).
-fn put(i: u32, v: f32) {
-    epilogue(i, v);
-}
-
-fn put4(i: u32, v: vec4<f32>) {
-    put(i, v.x);
-    put(i + 1u, v.y);
-    put(i + 2u, v.z);
-    put(i + 3u, v.w);
-}
-
-// Where four rows of a, and four columns of b, begin; past the end, the last one is read again (and not stored).
-fn rows_at(base: u32, row: u32) -> vec4<u32> {
-    return base + min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(u[0].x - 1u)) * u[1].y;
-}
-
-fn columns_at(base: u32, col: u32) -> vec4<u32> {
-    return base + min(vec4<u32>(col, col + 1u, col + 2u, col + 3u), vec4<u32>(u[0].y - 1u)) * u[2].x;
-}
-
-fn home_a(row: u32) -> vec4<u32> {
-    return rows_at(base_a, row);
-}
-
-fn home_b(col: u32) -> vec4<u32> {
-    return columns_at(base_b, col);
-}
-
-// One term of four rows, and of four columns; zero past the end.
-fn a1(p: vec4<u32>, k: u32) -> vec4<f32> {
-    let q = p + k * u[1].z;
-    return vec4<f32>(a[q.x], a[q.y], a[q.z], a[q.w]);
-}
-
-fn b1(p: vec4<u32>, k: u32) -> vec4<f32> {
-    let q = p + k * u[1].w;
-    return vec4<f32>(b[q.x], b[q.y], b[q.z], b[q.w]);
-}
-
-fn a0(p: vec4<u32>, k: u32, end: u32) -> vec4<f32> {
-    if k < end {
-        return a1(p, k);
-    }
-    return vec4<f32>();
-}
-
-fn b0(p: vec4<u32>, k: u32, end: u32) -> vec4<f32> {
-    if k < end {
-        return b1(p, k);
-    }
-    return vec4<f32>();
-}
-
-fn quad_a(p: vec4<u32>, k: u32, end: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(a0(p, k, end), a0(p, k + 1u, end), a0(p, k + 2u, end), a0(p, k + 3u, end));
-}
-
-fn quad_b(p: vec4<u32>, k: u32, end: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(b0(p, k, end), b0(p, k + 1u, end), b0(p, k + 2u, end), b0(p, k + 3u, end));
-}
-
 fn rows() -> u32 {
     return u[0].x;
-}
-
-fn store(row: u32, col: u32, values: vec4<f32>) {
-    if row >= u[0].x || col >= u[0].y {
-        return;
-    }
-    let i = first + row * u[0].y + col;
-    if FOURS {
-        put4(i, values);
-        return;
-    }
-    var v = values;
-    for (var c = 0u; c < 4u; c++) {
-        if col + c < u[0].y {
-            put(i + c, v[c]);
-        }
-    }
 }
 
 // Hook: the workgroup's tile of the result, from `row` and `col` on, over terms `begin` to `end`.
@@ -142,15 +63,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let rest = tile % (8u * u[2].z);
     let tile_m = block * 8u + rest % high;
     let tile_n = rest / high;
-    base_a = u[0].w;
-    base_b = u[1].x;
-    var left = z;
-    for (var d = u[3].y; d > 0u; d--) {
-        let w = u[3u + d];
-        base_a += (left % w.x) * w.y;
-        base_b += (left % w.x) * w.z;
-        left /= w.x;
-    }
+    begin_batch(z);
     first = split * u[3].z + z * u[0].x * u[0].y;
     let k = split * u[3].x;
     product(index, tile_m * ROWS, tile_n * COLUMNS, k, min(u[0].z, k + u[3].x));

@@ -61,13 +61,14 @@ pub fn compare_as(name: &str, got: &[Data], want: &[Data], peers: &[Data], terms
 }
 
 /// A matrix product that is too large for the definition, `[m, k] x [k, n]`: some of its rows in f64, and each of its rows by its product with vectors of signs.
+/// `eps` is the distance from 1 to the next of the numbers that it computes with.
 ///
 /// # Errors
 /// The row that is off.
-pub fn product(got: &[f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Result<()> {
+pub fn product(got: &[f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3], eps: f64) -> Result<()> {
     const ROWS: usize = 8;
     const VECTORS: u32 = 2;
-    let bound = |terms: usize, scale: f64| (4.0 + 2.0 * (terms as f64).sqrt()) * f64::from(f32::EPSILON) * scale;
+    let bound = |terms: usize, scale: f64| (4.0 + 2.0 * (terms as f64).sqrt()) * eps * scale;
     // A NaN is never within a bound.
     let within = |got: f64, want: f64, bound: f64| (got - want).abs() <= bound;
     let wrong = |row: usize, got: f64, want: f64| Error::internal(format!("wrong result: row {row}: {got:e}, not {want:e}"));
@@ -120,9 +121,9 @@ mod tests {
         let (a, b) = (super::super::data::uniform(m * k, 1), super::super::data::uniform(k * n, 2));
         let at = |i: usize| (0..k).map(|l| f64::from(a[i / n * k + l]) * f64::from(b[l * n + i % n])).sum::<f64>() as f32;
         let mut got: Vec<f32> = (0..m * n).map(at).collect();
-        product(&got, &a, &b, [m, k, n]).unwrap();
+        product(&got, &a, &b, [m, k, n], f64::from(f32::EPSILON)).unwrap();
         // In a row that is not among those computed whole.
         got[17 * n + 3] += 0.1;
-        assert!(product(&got, &a, &b, [m, k, n]).unwrap_err().to_string().contains("row 17"));
+        assert!(product(&got, &a, &b, [m, k, n], f64::from(f32::EPSILON)).unwrap_err().to_string().contains("row 17"));
     }
 }

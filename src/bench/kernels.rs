@@ -3,7 +3,7 @@
 use super::data;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::Tensor;
+use crate::graph::{MatmulPrecision, Tensor, with_matmul_precision};
 use crate::ops::{BatchNorm, Conv2dOptions, MaxPool2dOptions};
 
 /// Records the work once and gives its results, which the caller holds until they are computed.
@@ -13,6 +13,23 @@ pub type Run = Box<dyn FnMut() -> Result<Vec<Tensor>>>;
 pub fn matmul(m: usize, k: usize, n: usize, device: &Device) -> Result<Run> {
     let (a, b) = (data::tensor(&[m, k], 1, device)?, data::tensor(&[k, n], 2, device)?);
     Ok(Box::new(move || Ok(vec![a.try_matmul(&b)?])))
+}
+
+/// `[n, n] x [n, n]` at less than the highest precision, by units for small matrices.
+///
+/// # Errors
+/// Where the device has none: it would be the same as at the highest.
+pub fn matmul_fast(n: usize, precision: MatmulPrecision, device: &Device) -> Result<Run> {
+    let has = match device {
+        Device::Cpu(_) => false,
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu.caps().coop.is_some(),
+    };
+    if !has {
+        return Err(Error::device(format!("not run: {} has no units for small matrices of f16", device.short_name())));
+    }
+    let mut run = matmul(n, n, n, device)?;
+    Ok(Box::new(move || with_matmul_precision(precision, &mut run)))
 }
 
 /// `a b` of a batch of matrices.

@@ -6,7 +6,7 @@ use super::peaks::{self, Traffic};
 use super::{check, costs, data, system, training};
 use crate::device::Device;
 use crate::error::{Error, Result, nearest};
-use crate::graph;
+use crate::graph::{self, MatmulPrecision};
 use crate::tensor::Data;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -47,8 +47,8 @@ pub fn family(name: &str) -> &str {
 enum Check {
     /// Against the definition; their sums have so many terms.
     Definition(Vec<usize>),
-    /// A product `[m, k] x [k, n]` that would take the definition minutes.
-    Product([usize; 3]),
+    /// A product `[m, k] x [k, n]` that would take the definition minutes, of numbers with this distance from 1 to the next.
+    Product([usize; 3], f64),
 }
 
 /// How a kernel is made ready on a device.
@@ -81,9 +81,9 @@ fn kernel_job(make: &Make, check: &Check, (flops, bytes): (f64, f64), device: &D
                 let want = check::values(&make(&check::definition()?)?()?)?;
                 check::compare("bench", &got, &want, &terms)?;
             }
-            Check::Product([m, k, n]) => {
+            Check::Product([m, k, n], eps) => {
                 let [Data::F32(got)] = &got[..] else { return Err(Error::internal("bench: a product is one tensor of f32")) };
-                check::product(got, &data::uniform(m * k, 1), &data::uniform(k * n, 2), [m, k, n])?;
+                check::product(got, &data::uniform(m * k, 1), &data::uniform(k * n, 2), [m, k, n], eps)?;
             }
         }
         Ok(Verified { bits })
@@ -156,8 +156,17 @@ fn matmul() -> Vec<Probe> {
     let mut all = Vec::new();
     for n in [64usize, 128, 256, 512, 1024, 2048, 4096] {
         // Above this size the definition takes minutes.
-        let check = if n > 1024 { Check::Product([n; 3]) } else { Check::Definition(vec![n]) };
+        let check = if n > 1024 { Check::Product([n; 3], f64::from(f32::EPSILON)) } else { Check::Definition(vec![n]) };
         all.push(checked(format!("matmul/{n}"), format!("[{n}, {n}] x [{n}, {n}]"), size(1, n, n, n), check, move |d| kernels::matmul(n, n, n, d)));
+    }
+    for (name, about, precision, eps) in [
+        ("high", "as three products of f16", MatmulPrecision::High, f64::from(f32::EPSILON)),
+        ("medium", "of factors rounded to f16", MatmulPrecision::Medium, 2f64.powi(-10)),
+    ] {
+        for n in [1024usize, 4096] {
+            let make = move |d: &Device| kernels::matmul_fast(n, precision, d);
+            all.push(checked(format!("matmul/{n}_{name}"), format!("[{n}, {n}] x [{n}, {n}], {about}"), size(1, n, n, n), Check::Product([n; 3], eps), make));
+        }
     }
     for [m, k, n] in [[1usize, 1024, 1024], [8, 1024, 1024], [64, 784, 128], [1024, 64, 1024], [64, 8192, 64]] {
         let (flops, bytes) = size(1, m, k, n);

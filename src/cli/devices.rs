@@ -39,6 +39,12 @@ impl Run for Devices {
             if let Some((path, choices)) = crate::device::gpu::find_tuned(a, &options)? {
                 writeln!(out, "        tuned: {} choices, {}", choices.len(), path.display())?;
             }
+            let units = match crate::device::gpu::matrix_units(n) {
+                Ok(Some(c)) => format!("{e} x {e}, their products are right", e = c.edge),
+                Ok(None) => "none".to_string(),
+                Err(e) => format!("not used: {e}"),
+            };
+            writeln!(out, "        units for small matrices of f16: {units}")?;
         }
         let (_, why) = Device::best()?;
         writeln!(out, "default {why}")?;

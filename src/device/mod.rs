@@ -1,6 +1,7 @@
 //! Devices: the CPU backend and the adapters that wgpu offers, behind one type.
 
 pub mod choices;
+mod coop;
 mod counters;
 pub mod cpu;
 #[cfg(feature = "gpu")]
@@ -10,6 +11,7 @@ mod run;
 mod select;
 
 pub use crate::kernel::Access;
+pub use coop::Coop;
 pub use counters::{CounterValues, Counters};
 pub use launch::{Binding, Check, GpuProgram, HostOperand, HostProgram, HostStep, HostWork, Launch, Slot, Word};
 pub use run::Readback;
@@ -54,6 +56,8 @@ pub struct Caps {
     pub timestamps: bool,
     /// What was measured to be better than the rules.
     pub choices: std::sync::Arc<choices::Choices>,
+    /// Units for small matrices, where the device has them and they were found right.
+    pub coop: Option<Coop>,
 }
 
 impl Caps {
@@ -71,6 +75,7 @@ impl Caps {
             f16: false,
             timestamps: false,
             choices: Default::default(),
+            coop: None,
         }
     }
 }

@@ -35,8 +35,8 @@ pub use engine::{flush, plan_names};
 pub use interop::WgpuSlice;
 pub use lower::launch::{Call, LaunchCtx, Operand};
 pub(crate) use lower::steps::in_fours;
-pub(crate) use mode::{Phase, scope, with_phase, with_scope, without_cuts};
-pub use mode::{PlanName, grad_enabled, no_grad, plan_name, with_grad_mode};
+pub use mode::{MatmulPrecision, PlanName, grad_enabled, no_grad, plan_name, with_grad_mode, with_matmul_precision};
+pub(crate) use mode::{Phase, matmul_precision, scope, with_phase, with_scope, without_cuts};
 pub(crate) use node::{GradSlot, Node, NodeState, Value, next_id};
 pub use op::{Arenas, Batched, Elements, Fuses, Key, Op, Saved, Saves};
 #[doc(hidden)]

@@ -17,6 +17,7 @@ thread_local! {
     static GRAD: Cell<bool> = const { Cell::new(true) };
     static PHASE: Cell<Phase> = const { Cell::new(Phase::Forward) };
     static SCOPE: Cell<Scope> = const { Cell::new(0) };
+    static PRECISION: Cell<MatmulPrecision> = const { Cell::new(MatmulPrecision::Highest) };
     static CUTS: Cell<bool> = const { Cell::new(true) };
     static NAME: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -50,6 +51,37 @@ pub(crate) fn scope() -> Scope {
 
 pub(crate) fn with_scope<R>(scope: Scope, f: impl FnOnce() -> R) -> R {
     scoped(&SCOPE, scope, f)
+}
+
+/// How exact products of f32 matrices are: a device may have units for f16 that are many times as fast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MatmulPrecision {
+    /// In f32.
+    #[default]
+    Highest,
+    /// As sums of three products of f16, each factor split in two: about 22 of the 24 bits of f32. What is infinite may become a NaN.
+    High,
+    /// Factors rounded to f16, sums in f32: 11 bits.
+    Medium,
+}
+
+/// Run `f` with products of f32 matrices, and their gradients, at this precision at least, as PyTorch's `set_float32_matmul_precision` for a thread. It
+/// changes nothing where a device has no faster units than those for f32.
+///
+/// ```
+/// use wgrad::{Device, MatmulPrecision, Tensor, with_matmul_precision};
+/// let device = Device::cpu()?;
+/// let x = Tensor::new([1.0f32, 2.0, 3.0, 4.0], [2, 2], &device)?;
+/// let y = with_matmul_precision(MatmulPrecision::High, || x.matmul(&x));
+/// assert_eq!(y.to_vec::<f32>()?, [7.0, 10.0, 15.0, 22.0]);
+/// # Ok::<(), wgrad::Error>(())
+/// ```
+pub fn with_matmul_precision<R>(precision: MatmulPrecision, f: impl FnOnce() -> R) -> R {
+    scoped(&PRECISION, precision, f)
+}
+
+pub(crate) fn matmul_precision() -> MatmulPrecision {
+    PRECISION.get()
 }
 
 pub(crate) fn cuts() -> bool {

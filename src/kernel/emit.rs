@@ -1,8 +1,8 @@
 //! The emitter: makes a variant of a shader by replacing `const` values, `alias` types and the bodies of hook functions, by writing the bindings, and by
 //! joining only those library functions that are used. No preprocessor language: the file as it lies is valid WGSL.
 
-use super::Access;
-use super::{Kernel, table::LIBRARIES};
+use super::table::{LIBRARIES, PARTS};
+use super::{Access, Kernel};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -31,9 +31,9 @@ pub struct Emit {
 }
 
 impl Emit {
-    /// Begin from the shader as it lies.
+    /// Begin from the shader as it lies, with the parts that it has in common with others.
     pub fn new(kernel: &'static Kernel) -> Emit {
-        Emit { name: kernel.name, text: kernel.text.to_string(), functions: Vec::new(), f16: false, error: None }
+        Emit { name: kernel.name, text: with_parts(kernel), functions: Vec::new(), f16: false, error: None }
     }
 
     /// Let halves be read as the device's own type, where it has one; else as words, two in each. They lie in memory alike.
@@ -91,6 +91,11 @@ impl Emit {
         self.text.replace_range(at + open + 2..at + close, body.trim_end());
     }
 
+    /// Leave out the line `enable name;`.
+    pub fn disable(&mut self, name: &str) {
+        self.replace_line(&format!("enable {name};"), "");
+    }
+
     /// Put in a function of that name, once.
     pub fn add_function(&mut self, name: &str, text: &str) {
         if !self.functions.iter().any(|(n, _)| n == name) {
@@ -103,12 +108,13 @@ impl Emit {
         if let Some(e) = self.error {
             return Err(e);
         }
-        let mut out = String::new();
+        let enables = self.text.lines().filter(|l| l.starts_with("enable "));
+        let mut out: String = enables.map(|l| format!("{l}\n")).collect();
         // Elements as they lie, and functions that read those that are converted.
         let halves: Vec<Option<Halves>> = bindings.iter().map(|b| Halves::of(b, self.f16)).collect();
         let elements = bindings.iter().zip(&halves).map(|(b, h)| h.as_ref().map_or(b.element.as_str(), |h| h.element));
         let elements: Vec<&str> = elements.collect();
-        if elements.iter().any(|e| e.contains("f16")) {
+        if !out.contains("enable f16;") && elements.iter().any(|e| e.contains("f16")) {
             out.push_str("enable f16;\n");
         }
         let _ = writeln!(out, "@group(0) @binding(0) var<uniform> u: array<vec4<u32>, {}>;", words.div_ceil(4).max(1));
@@ -119,7 +125,8 @@ impl Emit {
             };
             let _ = writeln!(out, "@group(0) @binding({}) var<storage, {access}> {}: array<{element}>;", n + 1, b.name);
         }
-        self.text = self.text.lines().filter(|l| !l.starts_with("@group(") && !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let written_elsewhere = |l: &&str| ["@group(", "enable ", "//"].iter().any(|start| l.trim_start().starts_with(start));
+        self.text = self.text.lines().filter(|l| !written_elsewhere(l)).collect::<Vec<_>>().join("\n");
         let mut body = String::new();
         for (_, text) in &self.functions {
             let _ = writeln!(body, "{}", text.trim_end());
@@ -190,16 +197,20 @@ pub(crate) fn libraries(text: &str) -> Vec<&str> {
     text.lines().next().and_then(|l| l.strip_prefix("// use ")).map(|l| l.split(',').map(str::trim).collect()).unwrap_or_default()
 }
 
-/// A shader joined with the libraries it names: a whole module as it lies.
+/// A shader joined with all that it names: a whole module as it lies.
 pub fn joined(kernel: &Kernel) -> String {
-    let mut out = kernel.text.to_string();
-    for name in libraries(kernel.text) {
-        if let Some((_, text)) = LIBRARIES.iter().find(|(n, _)| *n == name) {
-            out.push('\n');
-            out.push_str(text);
-        }
+    let mut out = with_parts(kernel);
+    for (_, text) in LIBRARIES.iter().filter(|(n, _)| libraries(kernel.text).contains(n)) {
+        out.push('\n');
+        out.push_str(text);
     }
     out
+}
+
+/// A shader with the parts it names.
+fn with_parts(kernel: &Kernel) -> String {
+    let parts = PARTS.iter().filter(|(n, _)| libraries(kernel.text).contains(n));
+    parts.fold(kernel.text.to_string(), |text, (_, part)| text + "\n" + part)
 }
 
 /// The text of every library item that `text` names, directly or through others, in library order.

@@ -47,6 +47,8 @@ kernels! {
     "matmul": "matmul/matmul.wgsl", "matrix product of operands of any strides, in register blocks";
     "matmul_lanes": "matmul/matmul_lanes.wgsl", "matrix product in register blocks of lanes that read for each other";
     "matmul_tiles": "matmul/matmul_tiles.wgsl", "matrix product in tiles of workgroup memory";
+    "matmul_coop": "matmul/matmul_coop.wgsl", "matrix product by a GPU's units for small matrices of f16";
+    "operand_scales": "matmul/operand_scales.wgsl", "what fits the rows and columns of a product's operands to f16";
     "sum_splits": "matmul/sum_splits.wgsl", "the second pass of a split sum, in fixed order";
     "conv2d": "conv/conv2d.wgsl", "convolution and the gradient of its image, in register blocks, gathered as read";
     "strips": "conv/strips.wgsl", "convolution and the gradient of its image, strips of rows read once for all steps of the kernel";
@@ -65,10 +67,17 @@ kernels! {
     "avg_pool2d_grad": "pool/avg_pool2d_grad.wgsl", "gradient of avg_pool2d, gathered";
 }
 
-/// Files that others join by `// use name`.
+/// Files that others join by `// use name`: functions that fused rows may call in any kernel.
 pub(super) static LIBRARIES: &[(&str, &str)] = &[
     ("half", include_str!("../../shaders/half.wgsl")),
     ("layout", include_str!("../../shaders/layout.wgsl")),
     ("math", include_str!("../../shaders/math.wgsl")),
     ("philox", include_str!("../../shaders/philox.wgsl")),
+];
+
+/// Parts of kernels that several have in common, joined by `// use name` alike. They are the kernel's own: they read its bindings, and hooks in them can be replaced.
+pub(super) static PARTS: &[(&str, &str)] = &[
+    ("operands", include_str!("../../shaders/operands.wgsl")),
+    ("store", include_str!("../../shaders/store.wgsl")),
+    ("put", include_str!("../../shaders/put.wgsl")),
 ];

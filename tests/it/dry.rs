@@ -9,14 +9,14 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
-use wgrad::device::{Access, Caps, Kind, Launch};
+use wgrad::device::{Access, Caps, Coop, Kind, Launch};
 use wgrad::graph::{Watched, watch};
 use wgrad::kernel::{KERNELS, joined};
 use wgrad::nn::Param;
 use wgrad::ops::{self, Arg, rows};
 use wgrad::optim::{Adam, AdamOptions, AdamW, GradScaler, Optimizer, Sgd, SgdOptions};
 use wgrad::tensor::{DType, Shape};
-use wgrad::{Result, Tensor};
+use wgrad::{MatmulPrecision, Result, Tensor, with_matmul_precision};
 
 /// All that the samples emit.
 #[derive(Default)]
@@ -82,6 +82,23 @@ fn optimizers() -> Result<()> {
     scaled.into_iter().try_for_each(|mut o| GradScaler::new(Default::default(), &device)?.step(&mut *o))
 }
 
+/// Products by units for small matrices, of floats and of halves. See coop.rs for those that need more memory than every device has.
+fn small_matrices(all: &mut Emitted) {
+    let coop = Some(Coop { edge: 16, lanes: 32, emulated: false });
+    let caps = Caps { kind: Kind::Discrete, subgroups: Some((32, 32)), f16: true, coop, ..Caps::floor() };
+    let device = common::fast();
+    for dtype in [DType::F32, DType::F16] {
+        let (result, seen) = watch(&caps, || {
+            let [a, b] = [[70, 40], [40, 36]].map(|shape| Tensor::ones(shape, &device).to_dtype(dtype));
+            with_matmul_precision(MatmulPrecision::Medium, || a.try_matmul(&b))?.neg().to_data()
+        });
+        if let Err(e) = result {
+            all.faults.push(format!("small matrices: {e}"));
+        }
+        all.take("", "small matrices", &caps, seen);
+    }
+}
+
 fn emitted() -> &'static Emitted {
     static CELL: OnceLock<Emitted> = OnceLock::new();
     CELL.get_or_init(|| {
@@ -113,6 +130,7 @@ fn emitted() -> &'static Emitted {
             }
             all.take("", "optimizers", &caps, seen);
         }
+        small_matrices(&mut all);
         all
     })
 }
@@ -124,7 +142,12 @@ fn shares(text: &str) -> bool {
 
 /// Whether the text is for devices that have a type for halves.
 fn halves(text: &str) -> bool {
-    text.starts_with("enable f16;")
+    text.lines().any(|l| l == "enable f16;")
+}
+
+/// Whether the text is for devices that have units for small matrices.
+fn units(text: &str) -> bool {
+    text.lines().any(|l| l == "enable wgpu_cooperative_matrix;")
 }
 
 /// Parse and validate, with nothing that only some devices can do, unless the text is only for them.
@@ -132,6 +155,7 @@ fn module(text: &str) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     let only = |on: bool, c: Capabilities| if on { c } else { Capabilities::empty() };
     let capabilities = only(shares(text), Capabilities::SUBGROUP) | only(halves(text), Capabilities::SHADER_FLOAT16);
+    let capabilities = capabilities | only(units(text), Capabilities::COOPERATIVE_MATRIX);
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module).map_err(|e| e.emit_to_string(text))?;
     Ok((module, info))
 }
@@ -174,7 +198,7 @@ fn faults(name: &str, text: &str, launch: Option<&Launch>, failing: &mut BTreeSe
     };
     let mut found = Vec::new();
     for (target, translate) in TARGETS {
-        // Software adapters are reached through Vulkan, and OpenGL has no halves.
+        // Software adapters are reached through Vulkan, and OpenGL has no halves. See coop.rs for small matrices on Metal.
         if shares(text) && target != "spirv" || halves(text) && target == "glsl" {
             continue;
         }

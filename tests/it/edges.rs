@@ -116,6 +116,17 @@ const POISON: u32 = 0x7fc0_0000;
 /// Bytes of guard before and after.
 const BAND: usize = 256;
 
+#[test]
+fn sums_may_be_longer_than_a_driver_lets_loops_be() {
+    // Where 16 tiles hold the result a sum is not split for speed. Of one element each, so that the operands need no memory.
+    let k = 300_000;
+    for device in [common::floor(), common::gpu()].into_iter().filter_map(|d| adapter(d, 1)) {
+        let one = Tensor::ones([1, 1], &device);
+        let y = one.expand([64, k]).matmul(&one.expand([k, 64])).to_vec::<f32>().unwrap();
+        assert!(y.iter().all(|v| *v == k as f32), "{}: {}", device.description(), y[0]);
+    }
+}
+
 /// Run again what was seen, with every output between guards, the ones behind it within the bound range.
 fn run_guarded(gpu: &Arc<Gpu>, seen: &Seen) -> Result<Vec<String>> {
     let mut outputs = Vec::new();

@@ -4,6 +4,7 @@ mod adapters;
 mod bench;
 mod cli;
 mod common;
+mod coop;
 mod dry;
 mod edges;
 mod fuzz;

@@ -162,6 +162,7 @@ pub(super) fn describe(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features
             f16: features.contains(wgpu::Features::SHADER_F16),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             choices: Default::default(),
+            coop: None,
         },
         features: FEATURES.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),
     }

@@ -1,6 +1,7 @@
 //! GPUs through wgpu: the only code that names it. Adapters, memory, pipelines, the engine that runs programs, and readback.
 
 mod adapter;
+mod coop;
 mod disk;
 mod engine;
 mod first_use;
@@ -18,6 +19,7 @@ pub(crate) use adapter::first_adapters;
 #[cfg(feature = "cli")]
 pub(crate) use adapter::quiet_drivers;
 pub use adapter::{AdapterInfo, adapters};
+pub use coop::matrix_units;
 pub use engine::KernelCall;
 pub use memory::GpuBuffer;
 pub use pipeline::validate_wgsl;
@@ -31,7 +33,7 @@ pub use wgpu;
 /// A caller's buffer, under a name that other modules may use.
 pub use wgpu::Buffer as CallersBuffer;
 
-use super::{Caps, CounterValues, Counters, Device, Kind, select};
+use super::{Caps, Coop, CounterValues, Counters, Device, Kind, select};
 use crate::env;
 use crate::error::{Error, Result};
 use std::path::PathBuf;
@@ -49,6 +51,10 @@ pub struct GpuOptions {
     pub validate: bool,
     /// Temporaries and outputs are filled with NaN before each run.
     pub poison: bool,
+    /// Use the units for small matrices of f16, where the adapter has them and they pass a test of their results.
+    pub coop: bool,
+    /// Take the kernels for such units, written out in plain WGSL, with small matrices of this edge (16 or 8): for tests.
+    pub emulated_coop: Option<usize>,
     /// On hardware, a run that takes longer than this many milliseconds is split into several submits.
     pub submit_ms: u64,
     /// Compiled pipelines are kept in this folder, where the backend gives them out. The library writes no other file.
@@ -58,13 +64,15 @@ pub struct GpuOptions {
 }
 
 impl GpuOptions {
-    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_SUBMIT_MS, WGRAD_CACHE, WGRAD_TUNED.
+    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_COOP, WGRAD_SUBMIT_MS, WGRAD_CACHE, WGRAD_TUNED.
     pub fn from_env() -> Result<GpuOptions> {
         Ok(GpuOptions {
             floor: false,
             declared_kind: None,
             validate: env::flag("WGRAD_VALIDATE")?,
             poison: env::flag("WGRAD_POISON")?,
+            coop: env::flag("WGRAD_COOP")?,
+            emulated_coop: None,
             submit_ms: env::number("WGRAD_SUBMIT_MS")?,
             pipeline_folder: env::cache()?,
             tuned: Tuned::from_env()?,
@@ -113,15 +121,32 @@ impl std::fmt::Debug for Gpu {
 impl Gpu {
     /// Open the adapter at `index` of [`adapters`]. `id` must be unique in the process.
     pub fn open(id: u64, index: usize, options: &GpuOptions) -> Result<Arc<Gpu>> {
+        let adapter = adapter::adapter(index).filter(|_| options.coop && !options.floor);
+        // A device is as good without units that give wrong results.
+        let units = adapter.and_then(|(info, adapter)| {
+            let proven = coop::proven(index, adapter, options);
+            proven.inspect_err(|e| env::tell(1, || format!("{}: its units for small matrices are not used: {e}", info.short_name()))).ok().flatten()
+        });
+        Self::open_with(id, index, options, units)
+    }
+
+    /// The same, with these units for small matrices.
+    fn open_with(id: u64, index: usize, options: &GpuOptions, units: Option<Coop>) -> Result<Arc<Gpu>> {
         let (info, adapter) =
             adapter::adapter(index).ok_or_else(|| Error::device(format!("gpu: no adapter at position {} of {}", index + 1, adapters().len())))?;
         let (features, limits) =
             if options.floor { (wgpu::Features::empty(), wgpu::Limits::default()) } else { (adapter.features() & adapter::wanted(), adapter.limits()) };
+        let (features, experimental_features) = match units {
+            // SAFETY: the one experimental feature is that of small matrices. Only our own kernels use them, in the forms that the adapter names, and but for
+            // the trial itself only where that found their results right.
+            Some(_) => (features | coop::FEATURE, unsafe { wgpu::ExperimentalFeatures::enabled() }),
+            None => (features, wgpu::ExperimentalFeatures::disabled()),
+        };
         let request = wgpu::DeviceDescriptor {
             label: Some("wgrad"),
             required_features: features,
             required_limits: limits.clone(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features,
             // Our pool keeps what it got; blocks reserved ahead by the driver's side would only be held twice.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
@@ -138,7 +163,9 @@ impl Gpu {
             wgpu::DeviceLostReason::Destroyed => lose.lose("it was destroyed"),
             wgpu::DeviceLostReason::Unknown => lose.lose(message),
         });
-        let info = adapter::describe(&adapter.get_info(), &limits, features).tuned(options)?;
+        let mut info = adapter::describe(&adapter.get_info(), &limits, features).tuned(options)?;
+        info.features.extend(units.map(|_| coop::NAME));
+        info.caps.coop = units.or(options.emulated_coop.map(Coop::emulation));
         Ok(Self::new(id, device, queue, info, options.clone(), kept, Some(adapter.clone())))
     }
 

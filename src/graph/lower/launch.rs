@@ -1,7 +1,7 @@
 //! The builder through which an op's `gpu` makes its launches.
 
 use super::steps::{Reg, Steps, Store, Width};
-use crate::device::{Access, Binding, Caps, Check, GpuProgram, Kind, Launch, Slot, Word};
+use crate::device::{Access, Binding, Caps, Check, Coop, GpuProgram, Kind, Launch, Slot, Word};
 use crate::error::{Error, Result};
 use crate::graph::Slots;
 use crate::kernel::{self, BindingText, Emit};
@@ -156,6 +156,12 @@ impl Call<'_, '_> {
     /// Replace the body of the hook function `name` in the shader.
     pub fn hook(mut self, name: &str, body: &str) -> Self {
         self.text.edit(|e| e.set_hook(name, body));
+        self
+    }
+
+    /// Write the operations on small matrices of `matmul_coop` for these units.
+    pub fn small_matrices(mut self, coop: &Coop) -> Self {
+        self.text.edit(|e| coop.write_into(e));
         self
     }
 

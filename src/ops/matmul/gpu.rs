@@ -1,13 +1,14 @@
 //! The launches of a matrix product.
 
+use super::coop::{CoopTile, Halves};
 use super::lanes::Lanes;
 use super::tiles::Tile;
 use super::{Dims, leading};
 use crate::device::choices::{Choices, MATMUL_PARTS};
 use crate::device::{Caps, Kind, Slot};
 use crate::error::Result;
-use crate::graph::{Call, LaunchCtx};
-use crate::tensor::Layout;
+use crate::graph::{Call, LaunchCtx, MatmulPrecision};
+use crate::tensor::{DType, Layout};
 
 /// Rows and columns that one invocation (rows) and one workgroup (columns) own in matmul.wgsl.
 const ROWS: usize = 8;
@@ -93,15 +94,19 @@ fn batch_dims(a: &Layout, b: &Layout) -> Vec<(usize, isize, isize)> {
     out
 }
 
+/// Terms of a sum that one invocation on a processor makes at most. Mesa's llvmpipe ends every loop, silently, once the loops of an invocation made 65535
+/// iterations, and one iteration takes four terms.
+const LONGEST: usize = 1 << 17;
+
 /// Into how many parts a sum of `k` terms is split, and the terms of one, where that many tiles hold the results: a long sum with few results
 /// would leave cores idle. Decided by the shape of one model's result alone.
 pub(in crate::ops) fn split(tiles: usize, k: usize) -> (usize, usize) {
     /// Workgroups that keep a processor busy: more only add to the second pass.
     const BUSY: usize = 32;
-    if 2 * tiles >= BUSY || k < 4 * BLOCK {
+    if (2 * tiles >= BUSY || k < 4 * BLOCK) && k <= LONGEST {
         return (1, k);
     }
-    let parts = (BUSY / tiles).min(k / BLOCK);
+    let parts = (BUSY / tiles).min(k / BLOCK).max(k.div_ceil(LONGEST));
     let each = k.div_ceil(parts).next_multiple_of(BLOCK);
     (k.div_ceil(each), each)
 }
@@ -204,10 +209,47 @@ impl Product {
         }
         call.flops(2 * (self.count() * self.k) as u64)
     }
+
+    /// Put the bodies in that read operands in fours, for kernels that read blocks of four by four of them (operands.wgsl).
+    fn widen_tiles<'c, 'a>(&self, mut call: Call<'c, 'a>) -> Call<'c, 'a> {
+        for (name, reads, places, at, size, step) in
+            [("a", self.a.reads, "rows_at", "row", "u[0].x", "u[1].z"), ("b", self.b.reads, "columns_at", "col", "u[0].y", "u[1].w")]
+        {
+            call = match reads {
+                Reads::Single => call,
+                Reads::AlongK => {
+                    let one = |lane: &str| format!("{name}[(p.{lane} + k) >> 2u]");
+                    let block = format!("transpose(mat4x4<f32>({}, {}, {}, {}))", one("x"), one("y"), one("z"), one("w"));
+                    let body = format!("    if k < end {{\n        return {block};\n    }}\n    return mat4x4<f32>();");
+                    // k is a multiple of four: there are no single terms, only a body that must be valid.
+                    call.hook(&format!("quad_{name}"), &body).hook(&format!("{name}1"), "    return vec4<f32>();")
+                }
+                // Four at a time from a multiple of four: past the end, the last four are read again.
+                Reads::Across => call
+                    .hook(places, &format!("    return vec4<u32>(base + min({at}, {size} - 4u));"))
+                    .hook(&format!("{name}1"), &format!("    return {name}[(p.x + k * {step}) >> 2u];")),
+            };
+        }
+        call
+    }
 }
 
-pub(super) fn launch(ctx: &mut LaunchCtx<'_>) -> Result<()> {
+pub(super) fn launch(ctx: &mut LaunchCtx<'_>, precision: MatmulPrecision) -> Result<()> {
     let (a, b) = (ctx.inputs[0].layout, ctx.inputs[1].layout);
+    let halves = match (ctx.inputs[0].meta.dtype, precision) {
+        (DType::F16, _) | (_, MatmulPrecision::Medium) => Some(Halves::One),
+        (_, MatmulPrecision::High) => Some(Halves::Two),
+        (_, MatmulPrecision::Highest) => None,
+    };
+    if let (Some(coop), Some(halves)) = (ctx.caps.coop, halves) {
+        let p = Product::of(ctx, (0, &a), (1, &b));
+        // What is smaller than a small matrix or two wastes most of them.
+        let fits = p.m.min(p.n) >= coop.edge && p.k >= coop.edge;
+        let tile = CoopTile::of(ctx.caps, coop, halves, (p.m, p.n)).filter(|_| fits && p.batch > 0);
+        if let Some(tile) = tile {
+            return cooperative(ctx, &p, &tile);
+        }
+    }
     product(ctx, (0, &a), (1, &b))
 }
 
@@ -309,25 +351,35 @@ fn tiles(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let mut call = tile.constants(ctx.call("matmul_tiles")?).set("FOURS", fours);
     call = call.hook("product", &tile.product(p.a.reads == Reads::AlongK, p.b.reads == Reads::AlongK));
-    for (name, reads, places, at, size, step) in
-        [("a", p.a.reads, "rows_at", "row", "u[0].x", "u[1].z"), ("b", p.b.reads, "columns_at", "col", "u[0].y", "u[1].w")]
-    {
-        call = match reads {
-            Reads::Single => call,
-            Reads::AlongK => {
-                let one = |lane: &str| format!("{name}[(p.{lane} + k) >> 2u]");
-                let block = format!("transpose(mat4x4<f32>({}, {}, {}, {}))", one("x"), one("y"), one("z"), one("w"));
-                let body = format!("    if k < end {{\n        return {block};\n    }}\n    return mat4x4<f32>();");
-                // k is a multiple of four: there are no single terms, only a body that must be valid.
-                call.hook(&format!("quad_{name}"), &body).hook(&format!("{name}1"), "    return vec4<f32>();")
-            }
-            // Four at a time from a multiple of four: past the end, the last four are read again.
-            Reads::Across => call
-                .hook(places, &format!("    return vec4<u32>(base + min({at}, {size} - 4u));"))
-                .hook(&format!("{name}1"), &format!("    return {name}[(p.x + k * {step}) >> 2u];")),
-        };
-    }
+    call = p.widen_tiles(call);
     call = p.words(call, false, tiles, split);
+    let groups = p.batch * split.0 * tiles[0] * tiles[1];
+    let Some(scratch) = scratch else { return call.with_epilogue_of(fours)?.grid_linear(groups) };
+    call.write_of(fours, "y", scratch).grid_linear(groups)?;
+    sum_splits(ctx, scratch, count, split.0)
+}
+
+/// The product by units for small matrices: matmul_coop.wgsl. Rows of floats are scaled to fit f16, each by a power of two; halves fit as they are.
+fn cooperative(ctx: &mut LaunchCtx<'_>, p: &Product, tile: &CoopTile) -> Result<()> {
+    let (count, scaled) = (p.count(), ctx.inputs[p.a.input].meta.dtype == DType::F32);
+    let scales = scaled.then(|| ctx.scratch(p.batch * (p.m + p.n) * 4));
+    if let Some(scales) = scales {
+        let groups = p.batch * (p.m.div_ceil(4) + p.n.div_ceil(4));
+        let call = p.widen_tiles(ctx.call("operand_scales")?);
+        p.words(call, false, [1, 1], (1, p.k)).write("y", scales, "f32").grid_linear(groups)?;
+    }
+    let tiles = [p.m.div_ceil(tile.rows), p.n.div_ceil(tile.columns)];
+    let split = split_fine(tiles[0] * tiles[1], p.k);
+    let fours = p.n.is_multiple_of(4);
+    let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
+    let mut call = tile.shape(ctx.call("matmul_coop")?, [p.a.reads == Reads::AlongK, p.b.reads == Reads::AlongK]).set("FOURS", fours);
+    call = p.words(p.widen_tiles(call), false, tiles, split);
+    if let Some(scales) = scales {
+        call = call
+            .read("scale", scales, "f32")
+            .hook("scale_a", "    return scale[batch * (u[0].x + u[0].y) + min(row, u[0].x - 1u)];")
+            .hook("scale_b", "    return scale[batch * (u[0].x + u[0].y) + u[0].x + min(col, u[0].y - 1u)];");
+    }
     let groups = p.batch * split.0 * tiles[0] * tiles[1];
     let Some(scratch) = scratch else { return call.with_epilogue_of(fours)?.grid_linear(groups) };
     call.write_of(fours, "y", scratch).grid_linear(groups)?;
@@ -345,6 +397,7 @@ mod tests {
             let (parts, each) = split(tiles, k);
             assert!(parts * each >= k && (parts - 1) * each < k, "{tiles} {k}: {parts} x {each}");
             assert!(parts == 1 || each % BLOCK == 0);
+            assert!(each <= LONGEST);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Matrix products: `matmul` with PyTorch's shapes, and `linear`.
 
+mod coop;
 mod gpu;
 mod lanes;
 mod table;
@@ -14,12 +15,14 @@ use crate::device::Caps;
 use crate::device::cpu::gemm::{Mat, gemm_batch};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Autocast, Batched, Fuses, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, MatmulPrecision, Op, Saved, Saves, Slots, Tensor, matmul_precision, with_matmul_precision};
 use crate::tensor::{Layout, Meta, Shape, broadcast};
 
 /// `[batch.., m, k]` x `[batch.., k, n]` to `[batch.., m, n]`, with one batch for both: broadcasting is done by views, whose strides of 0 the kernels read.
 #[derive(Debug)]
-struct MatMul;
+struct MatMul {
+    precision: MatmulPrecision,
+}
 
 impl Op for MatMul {
     fn name(&self) -> &'static str {
@@ -28,6 +31,10 @@ impl Op for MatMul {
 
     fn autocast(&self) -> Autocast {
         Autocast::Lower
+    }
+
+    fn key(&self, key: &mut Key) {
+        key.int(self.precision as i64);
     }
 
     fn infer(&self, _: &Slots, inputs: &[Meta]) -> Result<Vec<Meta>> {
@@ -85,7 +92,7 @@ impl Op for MatMul {
     }
 
     fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {
-        gpu::launch(ctx)
+        gpu::launch(ctx, self.precision)
     }
 
     fn saves(&self) -> Saves {
@@ -95,6 +102,21 @@ impl Op for MatMul {
     fn backward(&self, ctx: &Saved<'_>, grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let Some(g) = &grads[0] else { return Ok(vec![None, None]) };
         let (a, b) = (ctx.input(0), ctx.input(1));
+        with_matmul_precision(self.precision, || self.gradients(ctx, g, a, b))
+    }
+
+    fn batch(&self, ctx: &Batched<'_>) -> Result<Vec<Tensor>> {
+        Ok(vec![Tensor::try_apply1(MatMul { precision: self.precision }, Slots::none(), &[&ctx.inputs[0], &ctx.inputs[1]])?])
+    }
+}
+
+impl MatMul {
+    /// At the precision that this thread asks for.
+    fn now() -> MatMul {
+        MatMul { precision: matmul_precision() }
+    }
+
+    fn gradients(&self, ctx: &Saved<'_>, g: &Tensor, a: &Tensor, b: &Tensor) -> Result<Vec<Option<Tensor>>> {
         // The gradient of a transposed operand (a linear layer's weight) is made transposed, too: then it lies as the tensor behind the view does, and
         // an optimizer finds it in place.
         let da = match (ctx.needs(0), transposed(&a.layout())) {
@@ -108,10 +130,6 @@ impl Op for MatMul {
             (true, true) => Some(g.t().try_matmul(a)?.t()),
         };
         Ok(vec![da, db])
-    }
-
-    fn batch(&self, ctx: &Batched<'_>) -> Result<Vec<Tensor>> {
-        Ok(vec![Tensor::try_apply1(MatMul, Slots::none(), &[&ctx.inputs[0], &ctx.inputs[1]])?])
     }
 }
 
@@ -217,7 +235,7 @@ impl Tensor {
             shape.extend(&t.shape()[t.rank() - 2..]);
             t.try_expand(Shape::try_new(&shape)?)
         };
-        Tensor::try_apply1(MatMul, Slots::none(), &[&wide(self)?, &wide(other)?])
+        Tensor::try_apply1(MatMul::now(), Slots::none(), &[&wide(self)?, &wide(other)?])
     }
 
     /// `self` `[.., in]` times `weight` `[out, in]` transposed, plus `bias` `[out]`: one kernel.
