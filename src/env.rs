@@ -58,6 +58,7 @@ pub static FLAGS: &[Flag] = &[
         "",
         "folder for compiled pipelines; off: none; empty: for the command the user's folder for such things, for a library none",
     ),
+    row("WGRAD_TUNED", Kind::Text, "", "file of tuned choices of kernels; off: none; empty: the one beside the compiled pipelines, where there is one"),
     row("WGRAD_MEMORY_CAP", Kind::Bytes, "0", "bytes that a device may reserve, K, M and G allowed; 0: no cap"),
     row("WGRAD_PLANT", Kind::Text, "", "tests: a probe of wgrad bench that goes wrong: hang:NAME, abort:NAME, fail:NAME, slow:NAME (a tenth)"),
     row("BENCH_T0_NS", Kind::Text, "", "bench: nanoseconds of the epoch at which the process was started, set by who starts it; used by the peers, too"),

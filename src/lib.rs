@@ -7,6 +7,7 @@
 pub mod error;
 
 pub mod env;
+mod files;
 pub mod rng;
 
 pub mod tensor;

@@ -20,6 +20,10 @@ mod svg;
 mod system;
 mod table;
 mod training;
+#[cfg(feature = "gpu")]
+mod tune;
+#[cfg(feature = "gpu")]
+mod ways;
 mod workload;
 
 pub use child::{Host, answer};
@@ -31,4 +35,8 @@ pub use run::{Plan, run};
 pub use svg::roofline;
 pub use table::{compared as comparison_text, report as report_text};
 pub use training::{CHECKED_STEPS, definition_losses, reference_losses};
+#[cfg(feature = "gpu")]
+pub use tune::{Outcome, Rules, Told, Trial, Tuned, tune};
+#[cfg(feature = "gpu")]
+pub use ways::speed_of_choices;
 pub use workload::{Line, Rate, WORKLOADS, Workload, peer_name, select as workloads};

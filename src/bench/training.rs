@@ -97,6 +97,41 @@ pub fn job(name: &'static str, device: &Device) -> Result<Job> {
     Ok(Job { once, parts: 1.0, flops: 0.0, bytes: 0.0, counted: true, verify })
 }
 
+/// All that the first step of a network computes: its loss, the gradients, and the parameters and statistics after it.
+#[cfg(feature = "gpu")]
+pub fn first_step(name: &str, device: &Device) -> Result<Vec<Data>> {
+    let Trainer { model, batches, .. } = Trainer::new(row(name)?.1, device, 1)?;
+    // So large an epsilon makes Adam's step as well conditioned as the gradient that it follows.
+    let mut optimizer = Adam::new(model.parameters(), AdamOptions { lr: 1.0, eps: 1.0, ..AdamOptions::default() })?;
+    let (x, y) = &batches[0];
+    let loss = model.try_forward(x)?.cross_entropy_with(y, &CrossEntropy::default())?;
+    loss.backward()?;
+    let gradients: Vec<Tensor> = model.parameters().iter().filter_map(|p| p.grad()).collect();
+    optimizer.step()?;
+    let state = model.state_dict().into_iter().map(|(_, t)| t);
+    std::iter::once(loss.detach()).chain(gradients).chain(state).map(|t| t.to_data()).collect()
+}
+
+/// The most terms that a value of it sums: all values of a batch.
+#[cfg(feature = "gpu")]
+pub fn first_step_terms(name: &str) -> Result<usize> {
+    let net = row(name)?.1;
+    Ok(net.batch * net.sample.iter().product::<usize>())
+}
+
+/// A step, over and over.
+#[cfg(feature = "gpu")]
+pub fn steps(name: &str, device: &Device) -> Result<Box<dyn FnMut() -> Result<()>>> {
+    let (mut trainer, _) = checked(name, device)?;
+    Ok(Box::new(move || trainer.step().map(drop)))
+}
+
+/// That the first losses are the definition's.
+#[cfg(feature = "gpu")]
+pub fn check_losses(name: &str, device: &Device) -> Result<()> {
+    checked(name, device).map(drop)
+}
+
 /// A trainer that took its first steps as the definition does, and the first loss.
 fn checked(name: &str, device: &Device) -> Result<(Trainer, f64)> {
     let (_, net, reference) = row(name)?;

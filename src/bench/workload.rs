@@ -173,6 +173,39 @@ impl Workload {
         }
     }
 
+    /// The same work for the tuner: one run of it, over and over.
+    #[cfg(feature = "gpu")]
+    pub(super) fn once(&self, device: &Device) -> Result<Box<dyn FnMut() -> Result<()>>> {
+        match &self.kind {
+            Kind::Kernel { make, .. } => {
+                let (mut run, device) = (make(device)?, device.clone());
+                Ok(Box::new(move || {
+                    let results = run()?;
+                    graph::flush(&device)?;
+                    drop(results);
+                    Ok(())
+                }))
+            }
+            Kind::Training => training::steps(self.name, device),
+            Kind::Startup(_) => Err(Error::invalid(format!("tune-kernels: {}: a start is not run twice", self.name))),
+        }
+    }
+
+    /// All that one run computes on `device`, and how many terms its results sum.
+    #[cfg(feature = "gpu")]
+    pub(super) fn results(&self, device: &Device) -> Result<(Vec<Data>, Vec<usize>)> {
+        match &self.kind {
+            Kind::Kernel { make, terms, .. } => Ok((check::values(&make(device)?()?)?, terms())),
+            Kind::Training | Kind::Startup(_) => Ok((training::first_step(self.name, device)?, vec![training::first_step_terms(self.name)?])),
+        }
+    }
+
+    /// For a training workload: that its first losses are the definition's.
+    #[cfg(feature = "gpu")]
+    pub(super) fn check_losses(&self, device: &Device) -> Result<()> {
+        if let Kind::Training = self.kind { training::check_losses(self.name, device) } else { Ok(()) }
+    }
+
     fn line(&self, device: &Device, median_ms: f64, min_ms: f64) -> Line {
         let mut line = Line { fields: vec![("peer", peer_name(device).into()), ("workload", self.name.into())] };
         line.put("median_ms", median_ms, 5);

@@ -16,6 +16,8 @@ impl Run for Devices {
         let mut out = std::io::stdout().lock();
         writeln!(out, "cpu     {}", Device::cpu()?.description())?;
         #[cfg(feature = "gpu")]
+        let options = crate::device::gpu::GpuOptions::from_env()?;
+        #[cfg(feature = "gpu")]
         for (n, a) in crate::device::gpu::adapters().iter().enumerate() {
             let name = format!("gpu:{}", n + 1);
             let kind = format!("{:?}", a.kind).to_lowercase();
@@ -34,6 +36,9 @@ impl Run for Devices {
                 c.max_groups
             )?;
             writeln!(out, "        features used: {features}")?;
+            if let Some((path, choices)) = crate::device::gpu::find_tuned(a, &options)? {
+                writeln!(out, "        tuned: {} choices, {}", choices.len(), path.display())?;
+            }
             let units = match crate::device::gpu::matrix_units(n) {
                 Ok(Some(c)) => format!("{e} x {e}, their products are right", e = c.edge),
                 Ok(None) => "none".to_string(),

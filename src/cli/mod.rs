@@ -23,6 +23,8 @@ mod predict;
 mod progress;
 mod section;
 mod train;
+#[cfg(feature = "gpu")]
+mod tune;
 
 use clap::ArgMatches;
 use std::ffi::OsString;
@@ -66,6 +68,8 @@ static COMMANDS: &[Command] = &[
     command::<devices::Devices>(),
     command::<ops::Ops>(),
     command::<bench::Bench>(),
+    #[cfg(feature = "gpu")]
+    command::<tune::TuneKernels>(),
 ];
 
 const ABOUT: &str = "Train models whose kernels are WGSL compute shaders, on any vendor's GPU or on the CPU.";

@@ -1,5 +1,6 @@
 //! Devices: the CPU backend and the adapters that wgpu offers, behind one type.
 
+pub mod choices;
 mod coop;
 mod counters;
 pub mod cpu;
@@ -53,6 +54,8 @@ pub struct Caps {
     pub f16: bool,
     /// Whether passes can be timed.
     pub timestamps: bool,
+    /// What was measured to be better than the rules.
+    pub choices: std::sync::Arc<choices::Choices>,
     /// Units for small matrices, where the device has them and they were found right.
     pub coop: Option<Coop>,
 }
@@ -77,6 +80,7 @@ impl Caps {
             subgroups: None,
             f16: false,
             timestamps: false,
+            choices: Default::default(),
             coop: None,
         }
     }

@@ -403,7 +403,7 @@ impl Recorded {
         }
         // Held from here on, as for any run.
         let state = engine.lock();
-        if state.changes != self.policy {
+        if state.planning.id != self.policy {
             return Ok(None);
         }
         let Some((leaves, cells)) = self.read_leaves(&bases) else { return Ok(None) };

@@ -10,11 +10,12 @@ use super::node::{Node, NodeState, Value, release_consumers};
 use super::plan::{self, Fault, Plans, Policy};
 use super::record::{self, Recorder};
 use super::watch;
+use crate::device::choices::Choices;
 use crate::device::{Counters, Device, Readback, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use smallvec::SmallVec;
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 /// A device with its plans. Lives as long as a tensor on the device does, and while it is among the last used.
@@ -41,14 +42,27 @@ const RECENT: usize = 2;
 /// and no handle appears between the decision to overwrite a value and the overwriting.
 #[derive(Debug)]
 pub(super) struct State {
-    plans: Plans,
-    policy: Policy,
-    /// How often the policy changed: plans of another are not to be run.
-    pub(super) changes: u64,
+    pub(super) planning: Planning,
     /// Every plan built, by name, in order.
     built: Vec<String>,
     /// The same with their graphs in lines, where WGRAD_DEBUG asks for them.
     described: Vec<(String, Vec<String>)>,
+}
+
+/// A way of planning, with the plans made in it.
+#[derive(Debug)]
+pub(super) struct Planning {
+    /// Its number in this process: plans of another are not to be run.
+    pub(super) id: u64,
+    policy: Policy,
+    plans: Plans,
+}
+
+impl Planning {
+    fn new(policy: Policy) -> Planning {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Planning { id: NEXT.fetch_add(1, Relaxed), policy, plans: Plans::default() }
+    }
 }
 
 impl Engine {
@@ -58,7 +72,7 @@ impl Engine {
         let mut registry = REGISTRY.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
         let id = device.id();
         let engine = registry.engines.get(&id).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let state = State { plans: Plans::default(), policy: Policy::USUAL, changes: 0, built: Vec::new(), described: Vec::new() };
+            let state = State { planning: Planning::new(Policy::USUAL), built: Vec::new(), described: Vec::new() };
             Arc::new(Engine { device: device.clone(), state: Mutex::new(state), stored: Mutex::default() })
         });
         registry.engines.retain(|_, e| e.strong_count() > 0);
@@ -112,11 +126,13 @@ impl Engine {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    /// The number of the way in which it plans now.
+    pub fn planning(&self) -> u64 {
+        self.lock().planning.id
+    }
+
     fn set_policy(&self, policy: Policy) {
-        let mut state = self.lock();
-        state.policy = policy;
-        state.changes += 1;
-        state.plans = Plans::default();
+        self.lock().planning = Planning::new(policy);
     }
 }
 
@@ -129,8 +145,43 @@ pub struct Planned(Arc<Engine>);
 #[doc(hidden)]
 pub fn plan_with(device: &Device, fuse: bool, fault: Option<Fault>) -> Planned {
     let engine = Engine::of(device);
-    engine.set_policy(Policy { fuse, fault });
+    engine.set_policy(Policy { fuse, fault, choices: None });
     Planned(engine)
+}
+
+/// Other choices for the kernels of a device than its own. What was planned with them stays planned: to come back to them costs nothing.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Alternative {
+    engine: Arc<Engine>,
+    planning: Planning,
+}
+
+impl Alternative {
+    /// These choices.
+    pub fn new(device: &Device, choices: Arc<Choices>) -> Alternative {
+        Alternative { engine: Engine::of(device), planning: Planning::new(Policy { choices: Some(choices), ..Policy::USUAL }) }
+    }
+
+    /// Run `f` with them.
+    pub fn during<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        /// Ends it also where `f` panics.
+        struct Back<'a>(&'a mut Alternative);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                self.0.exchange();
+            }
+        }
+        self.exchange();
+        let back = Back(self);
+        let result = f();
+        drop(back);
+        result
+    }
+
+    fn exchange(&mut self) {
+        std::mem::swap(&mut self.engine.lock().planning, &mut self.planning);
+    }
 }
 
 impl Drop for Planned {
@@ -191,9 +242,9 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
         return if ranges.is_empty() { Ok(None) } else { engine.device.fetch(&ranges).map(Some) };
     }
     let mut canon = canon::canonicalize(run, targets)?;
-    watch::ran(&mut canon, &engine.device, state.policy)?;
+    watch::ran(&mut canon, &engine.device, &state.planning.policy)?;
     let counters = engine.device.counter_cells();
-    let found = state.plans.find(&canon.key);
+    let found = state.planning.plans.find(&canon.key);
     let plan = match found {
         Some(plan) => {
             Counters::add(&counters.plans_replayed, 1);
@@ -208,22 +259,22 @@ pub(crate) fn execute(engine: &Arc<Engine>, targets: &[Value], reads: &[Value]) 
                 crate::env::tell(4, || lines.join("\n"));
                 state.described.push((name, lines));
             }
-            let plan = Arc::new(plan::build(&mut canon, &engine.device, mode::current_plan_name(), state.policy)?);
+            let plan = Arc::new(plan::build(&mut canon, &engine.device, mode::current_plan_name(), &state.planning.policy)?);
             Counters::add(&counters.plans_built, 1);
             state.built.push(plan.name.clone());
-            state.plans.insert(key, plan.clone());
+            state.planning.plans.insert(key, plan.clone());
             plan
         }
     };
-    let lost = state.policy.fault == Some(Fault::LostVersion);
-    let missed = state.policy.fault == Some(Fault::MissedAlias);
+    let lost = state.planning.policy.fault == Some(Fault::LostVersion);
+    let missed = state.planning.policy.fault == Some(Fault::MissedAlias);
     let moves = rescue(&mut canon, engine, lost, missed)?;
     let outputs = allocate(&canon, engine)?;
     let after = |v| canon.output_of(v).map_or_else(|| storage(v), |k| Ok(outputs[k].clone()));
     let read_ranges = reads.iter().map(after).collect::<Result<Vec<_>>>()?;
     let copies: Vec<(Storage, Storage)> = moves.iter().map(|m| (m.from.clone(), m.to.clone())).collect();
     let readback = plan.run(&engine.device, &canon.data, &canon.leaf_storage, &outputs, &copies, &read_ranges)?;
-    capture::ran(&canon, &plan, state.changes, !moves.is_empty());
+    capture::ran(&canon, &plan, state.planning.id, !moves.is_empty());
     // From here on nothing fails: the nodes learn their values.
     for m in moves {
         move_to(&m.value, m.to);

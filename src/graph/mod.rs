@@ -29,7 +29,7 @@ pub use autocast::{Autocast, autocast};
 pub(crate) use capture::{Cell, Recorded, Session, asked_mode, drew, touched};
 pub(crate) use engine::Engine;
 #[doc(hidden)]
-pub use engine::{Planned, plan_with};
+pub use engine::{Alternative, Planned, plan_with};
 pub use engine::{flush, plan_names};
 #[cfg(feature = "gpu")]
 pub use interop::WgpuSlice;

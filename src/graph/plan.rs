@@ -3,8 +3,10 @@
 use super::canon::{Canon, CanonInput, Src};
 use super::fuse::{self, FuseLimits};
 use super::lower;
+use crate::device::choices::Choices;
 use crate::device::{Caps, Device, GpuProgram, Prepared, Program, Readback, Storage};
 use crate::error::Result;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A fault planted in the planner on purpose: the random-graph test must find each. Never set outside tests.
@@ -52,19 +54,29 @@ impl Plan {
 }
 
 /// What shapes a plan besides its graph.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Policy {
     /// Whether rows are fused; off for the definition and in tests that compare.
     pub fuse: bool,
     pub fault: Option<Fault>,
+    /// Choices of kernels in place of the device's own.
+    pub choices: Option<Arc<Choices>>,
 }
 
 impl Policy {
-    pub const USUAL: Policy = Policy { fuse: true, fault: None };
+    pub const USUAL: Policy = Policy { fuse: true, fault: None, choices: None };
+
+    /// What a device can do, with the choices that hold.
+    fn caps<'a>(&self, caps: &'a Caps) -> Cow<'a, Caps> {
+        match &self.choices {
+            Some(choices) => Cow::Owned(Caps { choices: choices.clone(), ..caps.clone() }),
+            None => Cow::Borrowed(caps),
+        }
+    }
 }
 
 /// Schedule, fuse, place and compile.
-pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Policy) -> Result<Plan> {
+pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: &Policy) -> Result<Plan> {
     merge_common(canon, policy.fault);
     if policy.fault == Some(Fault::WrongSlot) {
         let end = canon.data.len();
@@ -83,7 +95,8 @@ pub(crate) fn build(canon: &mut Canon, device: &Device, name: String, policy: Po
 }
 
 /// What a GPU that can do `caps` runs for `canon`, common nodes merged already.
-pub(super) fn gpu_program(canon: &Canon, caps: &Caps, policy: Policy) -> Result<GpuProgram> {
+pub(super) fn gpu_program(canon: &Canon, caps: &Caps, policy: &Policy) -> Result<GpuProgram> {
+    let caps = &*policy.caps(caps);
     let bindings = (caps.max_storage_bindings as usize).min(8);
     let groups = fuse::fuse(canon, FuseLimits { rows: policy.fuse, prologue: policy.fuse, bindings, caps: Some(caps).filter(|_| policy.fuse) });
     lower::lower_gpu(canon, &groups, caps, policy.fault)

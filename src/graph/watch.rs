@@ -84,7 +84,7 @@ pub(super) fn launched(name: &'static str) {
 }
 
 /// `canon` is about to run on `device`.
-pub(super) fn ran(canon: &mut Canon, device: &Device, policy: Policy) -> Result<()> {
+pub(super) fn ran(canon: &mut Canon, device: &Device, policy: &Policy) -> Result<()> {
     let Some(caps) = WATCH.with_borrow(|w| w.as_ref().map(|w| w.caps.clone())) else { return Ok(()) };
     let caps = match device {
         Device::Cpu(_) => caps,

@@ -3,6 +3,7 @@
 use super::{Buffer, Module, Param, Part};
 use crate::device::Device;
 use crate::error::{Error, Result, nearest};
+use crate::files;
 use crate::format::safetensors::{self, Entry, File};
 use crate::graph::Tensor;
 use crate::tensor::{DType, Data, Meta};
@@ -131,7 +132,8 @@ pub fn save(module: &dyn Module, path: impl AsRef<Path>) -> Result<()> {
 pub fn save_with(module: &dyn Module, path: impl AsRef<Path>, metadata: BTreeMap<String, String>) -> Result<()> {
     let entry = |(name, value): (String, Tensor)| Ok(Entry { name, meta: *value.meta(), data: value.to_data()? });
     let tensors = module.state_dict().into_iter().map(entry).collect::<Result<_>>()?;
-    write_whole(path.as_ref(), &safetensors::write(&File { tensors, metadata })?)
+    let path = path.as_ref();
+    files::replace(path, &safetensors::write(&File { tensors, metadata })?).map_err(|e| Error::from(e).context(path.display()))
 }
 
 /// Load a module's parameters and buffers from a safetensors file. Where `strict`, the file must hold exactly the module's names. Nothing changes unless
@@ -155,23 +157,4 @@ pub fn load(module: &dyn Module, path: impl AsRef<Path>, strict: bool) -> Result
     };
     let state = file.tensors.into_iter().map(value).collect::<Result<Vec<_>>>().map_err(at)?;
     module.load_state_dict(&state, strict).map_err(at)
-}
-
-/// Write a file that is never seen half written.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&beside)?;
-        file.write_all(bytes)?;
-        // The name must not reach the disk before the content does.
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    };
-    write().map_err(|e| {
-        // The error at hand is the one to report; the leftover may not even exist.
-        drop(std::fs::remove_file(&beside));
-        Error::from(e).context(path.display())
-    })
 }

@@ -26,12 +26,14 @@ struct Kept {
     sure: bool,
 }
 
-/// Whose step it is: the first parameter of the optimizer, and the state of the scaler where the loss is scaled.
-struct Of(Option<Param>, Option<Buffer>);
+/// Whose step it is: the first parameter of the optimizer, the state of the scaler where the loss is scaled, and how the device plans.
+struct Of(Option<Param>, Option<Buffer>, Option<u64>);
 
 impl Of {
     fn new(optimizer: &dyn Optimizer, scaler: Option<&GradScaler>) -> Of {
-        Of(optimizer.params().first().cloned(), scaler.map(|s| s.state().clone()))
+        let first = optimizer.params().first().cloned();
+        let planning = first.as_ref().map(|p| p.tensor().engine().planning());
+        Of(first, scaler.map(|s| s.state().clone()), planning)
     }
 
     fn same(&self, other: &Of) -> bool {
@@ -42,7 +44,7 @@ impl Of {
                 _ => false,
             }
         }
-        both(&self.0, &other.0, Param::same) && both(&self.1, &other.1, Buffer::same)
+        self.2 == other.2 && both(&self.0, &other.0, Param::same) && both(&self.1, &other.1, Buffer::same)
     }
 }
 

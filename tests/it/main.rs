@@ -20,3 +20,4 @@ mod promises;
 mod smoke;
 mod tidy;
 mod train;
+mod tuned;

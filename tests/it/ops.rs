@@ -62,7 +62,8 @@ fn agrees(case: &Case, lay: Lay, device: &Device) -> Vec<String> {
     found.into_iter().map(|e| format!("{} {lay:?} on {}: {e}", case.name, device.short_name())).collect()
 }
 
-fn walk(cases: &[Case], device: &Device, lays: impl Fn(&Case) -> Vec<Lay>) -> Vec<String> {
+/// Run cases on a device in their layouts, and compare with the definition.
+pub fn walk(cases: &[Case], device: &Device, lays: impl Fn(&Case) -> Vec<Lay>) -> Vec<String> {
     let on_gpu = device.is_gpu();
     cases.iter().filter(|c| !(on_gpu && c.host_only)).flat_map(|c| lays(c).into_iter().flat_map(|l| agrees(c, l, device)).collect::<Vec<_>>()).collect()
 }

@@ -1,6 +1,8 @@
 //! The adapters that wgpu finds, described and in a fixed order.
 
+use super::GpuOptions;
 use crate::device::{Caps, Kind};
+use crate::error::Result;
 use std::sync::OnceLock;
 
 /// What is known of an adapter before it is opened.
@@ -26,6 +28,14 @@ impl AdapterInfo {
     /// One word for tables and file names: `llvmpipe` for `llvmpipe (LLVM 15.0.6, 256 bits)`, `NVIDIA-H100-PCIe` for `NVIDIA H100 PCIe`.
     pub fn short_name(&self) -> String {
         short_name(&self.name, self.backend)
+    }
+
+    /// With the choices that were tuned for it.
+    pub(super) fn tuned(mut self, options: &GpuOptions) -> Result<AdapterInfo> {
+        if let Some((_, choices)) = super::find_tuned(&self, options)? {
+            self.caps.choices = choices;
+        }
+        Ok(self)
     }
 
     /// Name, backend and driver in one line.
@@ -151,6 +161,7 @@ pub(super) fn describe(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features
             subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
             f16: features.contains(wgpu::Features::SHADER_F16),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            choices: Default::default(),
             coop: None,
         },
         features: FEATURES.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),

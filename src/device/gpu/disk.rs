@@ -4,9 +4,9 @@
 //! replaced: nothing that happens to it is an error.
 
 use super::Gpu;
-use crate::env;
+use crate::{env, files};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What a file begins with; the digit is the version of its frame.
@@ -52,11 +52,18 @@ impl Disk {
         if self.holds.swap(sum, Relaxed) == sum {
             return;
         }
-        let written = if data.len() > MOST { fs::remove_file(&self.path) } else { replace(&self.path, &framed(self.driver, &data)) };
+        let written = if data.len() > MOST { fs::remove_file(&self.path) } else { self.replace(&framed(self.driver, &data)) };
         match written {
             Ok(()) => env::tell(1, || format!("{} pipelines, {} bytes: {}", made, data.len(), self.path.display())),
             Err(e) => env::tell(1, || format!("pipelines are not kept: {}: {e}", self.path.display())),
         }
+    }
+
+    fn replace(&self, bytes: &[u8]) -> std::io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        files::replace(&self.path, bytes)
     }
 }
 
@@ -103,7 +110,7 @@ impl Drop for Gpu {
 }
 
 /// FNV-1a of some texts, each with its end marked.
-fn hash<const N: usize>(parts: [&[u8]; N]) -> u64 {
+pub(super) fn hash<const N: usize>(parts: [&[u8]; N]) -> u64 {
     let step = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
     parts.into_iter().fold(0xcbf2_9ce4_8422_2325, |h, part| step(part.iter().fold(h, |h, b| step(h, *b)), 0xff))
 }
@@ -120,20 +127,6 @@ fn framed(driver: u64, data: &[u8]) -> Vec<u8> {
 fn unframed(driver: u64, bytes: &[u8]) -> Option<&[u8]> {
     let (head, data) = bytes.split_at_checked(HEAD)?;
     (framed(driver, data)[..HEAD] == *head).then_some(data)
-}
-
-/// Put `bytes` in the place of the file at `path`.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let beside = path.with_extension(format!("{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Relaxed)));
-    let done = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
-    if done.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    done
 }
 
 #[cfg(test)]

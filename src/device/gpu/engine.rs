@@ -7,6 +7,7 @@ use super::{Gpu, Readback};
 use crate::device::{Access, Counters, Slot, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use smallvec::SmallVec;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -75,7 +76,7 @@ impl Gpu {
         let (leaves, outputs) = (self.bounds(leaves, "leaf")?, self.bounds(outputs, "output")?);
         let copies = copies_before.iter().map(|(from, to)| Ok((self.bound(from, "copy from")?, self.bound(to, "copy to")?))).collect::<Result<Vec<_>>>()?;
         let reads = self.bounds(reads, "read")?;
-        let poison = if self.options.poison { Some(self.poison_buffer()?) } else { None };
+        let poison = if self.poisons.load(Relaxed) { Some(self.poison_buffer()?) } else { None };
         let profile = self.profile(program.steps.len())?;
         let staged = if reads.is_empty() { None } else { Some(self.stage(&reads, Some(program))?) };
         let run = Run { program, leaves: &leaves, outputs: &outputs };

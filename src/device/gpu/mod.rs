@@ -13,6 +13,7 @@ mod readback;
 mod scope;
 #[cfg(feature = "cli")]
 mod stamps;
+mod tuned;
 
 pub(crate) use adapter::first_adapters;
 #[cfg(feature = "cli")]
@@ -26,6 +27,7 @@ pub use program::Prepared;
 pub use readback::Readback;
 #[cfg(feature = "cli")]
 pub(crate) use stamps::Stamps;
+pub use tuned::{Tuned, find_tuned, read_tuned, tuned_path, write_tuned};
 /// The wgpu that this library was built with, for callers who bring their own device.
 pub use wgpu;
 /// A caller's buffer, under a name that other modules may use.
@@ -35,7 +37,7 @@ use super::{Caps, Coop, CounterValues, Counters, Device, Kind, select};
 use crate::env;
 use crate::error::{Error, Result};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 
 /// How a GPU is opened.
@@ -57,10 +59,12 @@ pub struct GpuOptions {
     pub submit_ms: u64,
     /// Compiled pipelines are kept in this folder, where the backend gives them out. The library writes no other file.
     pub pipeline_folder: Option<PathBuf>,
+    /// Where tuned choices of kernels are found.
+    pub tuned: Tuned,
 }
 
 impl GpuOptions {
-    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_COOP, WGRAD_SUBMIT_MS, WGRAD_CACHE.
+    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_COOP, WGRAD_SUBMIT_MS, WGRAD_CACHE, WGRAD_TUNED.
     pub fn from_env() -> Result<GpuOptions> {
         Ok(GpuOptions {
             floor: false,
@@ -71,6 +75,7 @@ impl GpuOptions {
             emulated_coop: None,
             submit_ms: env::number("WGRAD_SUBMIT_MS")?,
             pipeline_folder: env::cache()?,
+            tuned: Tuned::from_env()?,
         })
     }
 }
@@ -101,6 +106,10 @@ pub struct Gpu {
     checks: Mutex<readback::Checks>,
     /// NaN, to fill buffers from.
     poison: OnceLock<Arc<GpuBuffer>>,
+    /// Whether memory without a value is filled with it.
+    poisons: AtomicBool,
+    /// Where the times of a run's launches go, if someone waits for them.
+    timed: Mutex<Option<Vec<f64>>>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -154,7 +163,7 @@ impl Gpu {
             wgpu::DeviceLostReason::Destroyed => lose.lose("it was destroyed"),
             wgpu::DeviceLostReason::Unknown => lose.lose(message),
         });
-        let mut info = adapter::describe(&adapter.get_info(), &limits, features);
+        let mut info = adapter::describe(&adapter.get_info(), &limits, features).tuned(options)?;
         info.features.extend(units.map(|_| coop::NAME));
         info.caps.coop = units.or(options.emulated_coop.map(Coop::emulation));
         Ok(Self::new(id, device, queue, info, options.clone(), kept, Some(adapter.clone())))
@@ -176,7 +185,8 @@ impl Gpu {
                     .help("open the device with wgpu::Limits::default() or more"));
             }
         }
-        Ok(Self::new(id, device, queue, info, GpuOptions::from_env()?, Arc::default(), None))
+        let options = GpuOptions::from_env()?;
+        Ok(Self::new(id, device, queue, info.tuned(&options)?, options, Arc::default(), None))
     }
 
     fn new(
@@ -195,7 +205,6 @@ impl Gpu {
         let gpu = Arc::new(Gpu {
             id,
             info,
-            options,
             counters: Counters::default(),
             adapter,
             device,
@@ -211,6 +220,9 @@ impl Gpu {
             polls: RwLock::default(),
             checks: Mutex::default(),
             poison: OnceLock::new(),
+            poisons: AtomicBool::new(options.poison),
+            timed: Mutex::default(),
+            options,
         });
         gpu.open_disk();
         gpu
@@ -234,6 +246,12 @@ impl Gpu {
     /// How it was opened.
     pub fn options(&self) -> &GpuOptions {
         &self.options
+    }
+
+    /// Fill memory that holds no value with NaN before each run from now on, or do not.
+    #[doc(hidden)]
+    pub fn set_poison(&self, on: bool) {
+        self.poisons.store(on, Relaxed);
     }
 
     /// What it did so far.

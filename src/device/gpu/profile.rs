@@ -1,4 +1,4 @@
-//! Where a run's time goes: with WGRAD_DEBUG at 2 or above, every launch is a pass of its own between two timestamps.
+//! Where a run's time goes: with WGRAD_DEBUG at 2 or above, or where the tuner asks, every launch is a pass of its own between two timestamps.
 
 use super::memory::{GpuBuffer, Use};
 use super::pipeline::Bound;
@@ -6,7 +6,7 @@ use super::program::Prepared;
 use super::{Gpu, readback::Staged};
 use crate::error::Result;
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// The timestamps of one run: two for each launch, as far as a query set goes.
 pub(super) struct Profile {
@@ -19,7 +19,7 @@ pub(super) struct Profile {
 impl Gpu {
     /// Timestamps for a run of so many launches, where they were asked for and the device has them.
     pub(super) fn profile(self: &Arc<Self>, launches: usize) -> Result<Option<Profile>> {
-        if crate::env::debug() < 2 || !self.info.caps.timestamps || launches == 0 {
+        if crate::env::debug() < 2 && self.timed().is_none() || !self.info.caps.timestamps || launches == 0 {
             return Ok(None);
         }
         let launches = launches.min(wgpu::QUERY_SET_MAX_QUERIES as usize / 2) as u32;
@@ -27,6 +27,19 @@ impl Gpu {
         let bytes = launches as usize * 16;
         let staged = self.staged(&[Bound { buffer: &stamps, offset: 0, bytes }], Vec::new())?;
         Ok(Some(Profile { queries, stamps, staged, launches }))
+    }
+
+    /// Run `f`, and give the microseconds of each launch of the last run in it; none where the device has no timestamps.
+    #[doc(hidden)]
+    pub fn time_launches<R>(&self, f: impl FnOnce() -> Result<R>) -> Result<(R, Vec<f64>)> {
+        *self.timed() = Some(Vec::new());
+        let result = f();
+        let times = self.timed().take().unwrap_or_default();
+        Ok((result?, times))
+    }
+
+    fn timed(&self) -> MutexGuard<'_, Option<Vec<f64>>> {
+        self.timed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Room for so many timestamps: where the device writes them, and a buffer to resolve them to.
@@ -60,6 +73,9 @@ impl Profile {
         let period = f64::from(gpu.queue.get_timestamp_period());
         let ticks: Vec<u64> = values.iter().flat_map(|v| bytemuck::pod_collect_to_vec::<u8, u64>(v)).collect();
         let mut rows: Vec<(f64, usize)> = ticks.chunks_exact(2).map(|t| t[1].saturating_sub(t[0]) as f64 * period / 1e3).zip(0..).collect();
+        if let Some(timed) = &mut *gpu.timed() {
+            *timed = rows.iter().map(|r| r.0).collect();
+        }
         let total: f64 = rows.iter().map(|r| r.0).sum();
         rows.sort_by(|a, b| b.0.total_cmp(&a.0));
         crate::env::tell(2, || {

@@ -6,7 +6,7 @@ use super::super::plan::Fault;
 use super::launch::{LaunchCtx, Operand};
 use super::steps::{Load, Reg, Steps, Store, in_fours};
 use super::{Slots, build_steps, copies_needed, label};
-use crate::device::{Caps, GpuProgram, Slot};
+use crate::device::{Caps, GpuProgram, Slot, choices};
 use crate::error::Result;
 use crate::graph::memory;
 use crate::tensor::{DType, Layout, Meta, Shape};
@@ -16,7 +16,9 @@ use std::collections::HashMap;
 pub(crate) fn lower(canon: &Canon, groups: &[Group], caps: &Caps, fault: Option<Fault>) -> Result<GpuProgram> {
     let mut slots = Slots::new(canon, groups);
     let mut program = GpuProgram::default();
+    caps.choices.begin();
     for group in groups {
+        let first = program.launches.len();
         let label = label(canon, group);
         match group.root {
             None => {
@@ -26,6 +28,7 @@ pub(crate) fn lower(canon: &Canon, groups: &[Group], caps: &Caps, fault: Option<
             }
             Some(root) => lower_root(canon, group, root, &label, &mut program, &mut slots, caps)?,
         }
+        caps.choices.launched(first..program.launches.len(), program.launches[first..].iter().map(|l| l.flops).sum());
     }
     let uses: Vec<Vec<Slot>> = program.launches.iter().map(|l| l.bindings.iter().map(|b| b.slot).collect()).collect();
     let placed = memory::place(&uses, &slots.temps, &slots.outputs, fault);
@@ -64,7 +67,9 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
     let flops = (numel * steps.steps.len()) as u64;
     if in_fours(shape) {
         let quads = numel / 4;
-        let groups = quads.div_ceil(MAP_GROUP).min(MAP_GROUPS);
+        let all = quads.div_ceil(MAP_GROUP);
+        let most = caps.choices.number(&choices::MAP_GROUPS, &[quads.ilog2() as usize], MAP_GROUPS, |n| n < all);
+        let groups = all.min(most);
         ctx.call("map4")?.hold_words().u32s(&[quads, groups * MAP_GROUP]).flops(flops).with_epilogue4()?.grid(groups, 1, 1)?;
     } else {
         ctx.call("map")?.hold_words().u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP))?;

@@ -128,6 +128,17 @@ impl Geometry {
         self.groups * self.og * self.k()
     }
 
+    /// What a choice of kernels is made for: all but the number of models and images. `grad`: for the gradient of the image.
+    pub fn key(&self, grad: bool) -> [usize; 14] {
+        let ([sy, sx], [py, px], [dy, dx]) = (self.stride, self.padding, self.dilation);
+        [usize::from(grad), self.groups, self.cg, self.og, self.h, self.w, self.kh, self.kw, sy, sx, py, px, dy, dx]
+    }
+
+    /// What a choice of the parts of the weight's gradient is made for: all that its terms and results are.
+    pub fn gradient_key(&self) -> [usize; 8] {
+        [self.n, self.groups, self.cg, self.og, self.oh, self.ow, self.kh, self.kw]
+    }
+
     pub fn x_sizes(&self) -> [usize; 4] {
         [self.n, self.groups * self.cg, self.h, self.w]
     }

@@ -4,6 +4,7 @@ use super::geometry::Geometry;
 use super::strips::Strips;
 use super::strips_weight::WeightStrips;
 use super::tiles;
+use crate::device::choices::{Choices, WEIGHT_PARTS};
 use crate::device::{Caps, Kind, Slot};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx};
@@ -103,7 +104,7 @@ pub(super) fn forward(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
         return tiles::image(ctx, g, false);
     }
     if in_strips(ctx)
-        && let Some(strips) = Strips::of(g, false, ctx.inputs[0].aligned)
+        && let Some(strips) = Strips::of(g, false, ctx.inputs[0].aligned, &ctx.caps.choices)
     {
         return strips.launch(ctx, g);
     }
@@ -139,7 +140,7 @@ pub(super) fn input_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
         return tiles::image(ctx, g, true);
     }
     if in_strips(ctx)
-        && let Some(strips) = Strips::of(g, true, ctx.inputs[0].aligned)
+        && let Some(strips) = Strips::of(g, true, ctx.inputs[0].aligned, &ctx.caps.choices)
     {
         return strips.launch(ctx, g);
     }
@@ -157,10 +158,26 @@ pub(super) fn input_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     call.with_epilogue()?.grid_linear(across * down * g.groups * g.models)
 }
 
+/// Parts of the terms of a weight's gradient, where others were chosen than the rule's, and the terms of one.
+pub(super) fn chosen_parts(choices: &Choices, g: &Geometry, rule: (usize, usize)) -> (usize, usize) {
+    let terms = g.n * g.positions();
+    match choices.number(&WEIGHT_PARTS, &g.gradient_key(), rule.0, |p| p == 1 || p * PART <= terms) {
+        parts if parts == rule.0 => rule,
+        1 => (1, terms),
+        parts => {
+            let each = terms.div_ceil(parts).next_multiple_of(PART);
+            (terms.div_ceil(each), each)
+        }
+    }
+}
+
+/// Terms of a part of a weight's gradient are a multiple of this.
+const PART: usize = 256;
+
 /// Whether the gradient of the weight makes that of a bias along the way: in strips of which lanes share reads.
 pub(super) fn sums_results(caps: &Caps, g: &Geometry, aligned: [bool; 2]) -> bool {
     let any = g.models * g.weight() * g.n * g.positions() * g.h * g.w > 0;
-    any && lanes_share(caps) && WeightStrips::of(g, aligned[0], aligned[1]).is_some()
+    any && lanes_share(caps) && WeightStrips::of(g, aligned[0], aligned[1], &caps.choices).is_some()
 }
 
 pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
@@ -175,7 +192,7 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
         return tiles::weight_grad(ctx, g);
     }
     if in_strips(ctx)
-        && let Some(strips) = WeightStrips::of(g, ctx.inputs[0].aligned, ctx.inputs[1].aligned)
+        && let Some(strips) = WeightStrips::of(g, ctx.inputs[0].aligned, ctx.inputs[1].aligned, &ctx.caps.choices)
     {
         return strips.launch(ctx, g);
     }
@@ -184,7 +201,7 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let rows = g.og.div_ceil(WEIGHT_ROWS);
     let below = group_rows(ctx, rows);
     let (across, down) = (k.div_ceil(COLUMNS), rows.div_ceil(below));
-    let (parts, each) = split(across * rows * g.groups, terms);
+    let (parts, each) = chosen_parts(&ctx.caps.choices, g, split(across * rows * g.groups, terms));
     let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
     let mut call = ctx.call("conv2d_weight_grad")?.set("GROUP_ROWS", format!("{below}u"));
     if wide {

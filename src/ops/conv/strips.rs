@@ -2,6 +2,7 @@
 
 use super::geometry::Geometry;
 use super::window::{Reads, Window};
+use crate::device::choices::{CONV_ROWS, CONV_STRIP, Choices};
 use crate::error::Result;
 use crate::graph::LaunchCtx;
 use crate::ops::matmul::lanes_share;
@@ -91,27 +92,28 @@ impl Flow {
 
 impl Strips {
     /// The strips of that direction; none where another kernel must do it. Follows from one image, whatever their number.
-    pub fn of(g: &Geometry, grad: bool, aligned: bool) -> Option<Strips> {
+    pub fn of(g: &Geometry, grad: bool, aligned: bool, choices: &Choices) -> Option<Strips> {
         let flow = Flow::of(g, grad);
         if grad && g.stride[0] > 1 && g.dilation[0] > 1 {
             return None;
         }
         let reads = Reads::of(aligned, flow.from[2], flow.from.iter().product::<usize>() * g.groups);
-        let rows = even(flow.to[0], MOST_ROWS);
+        let most = choices.number(&CONV_ROWS, &g.key(grad), MOST_ROWS, |n| n == MOST_ROWS || even(flow.to[0], n) != even(flow.to[0], MOST_ROWS));
+        let rows = even(flow.to[0], most);
         let channels = if flow.kernel < 3 { (4 / flow.kernel).min(flow.from[0]) } else { 1 };
         let cost = |w: &Window, strip: usize| {
             let loads = channels * w.reads.loads(w.first, w.last) + rows.div_ceil(8) * (channels * flow.kernel).div_ceil(4);
             (loads * LOAD + rows * strip * channels * flow.kernel) * flow.to[2].div_ceil(strip)
         };
-        (1..=8)
-            .map(|n| 4 * n * flow.step())
-            .filter_map(|strip| {
-                let window = flow.window(strip, reads)?;
-                Some((strip, if strip < flow.to[2] { window } else { window.within(flow.from[2])? }))
-            })
-            .filter(|(strip, w)| w.last - w.first < MOST_NEIGHBOURS && (rows * strip <= MOST_SUMS || *strip == 4))
-            .min_by_key(|(strip, w)| cost(w, *strip))
-            .map(|(strip, window)| Strips { flow, rows, strip, channels, window })
+        let strips = |n: usize| {
+            let strip = 4 * n * flow.step();
+            let window = flow.window(strip, reads)?;
+            let window = if strip < flow.to[2] { window } else { window.within(flow.from[2])? };
+            let fits = window.last - window.first < MOST_NEIGHBOURS && (rows * strip <= MOST_SUMS || strip == 4);
+            fits.then_some(Strips { flow, rows, strip, channels, window })
+        };
+        let rule = (1..=8).filter(|&n| strips(n).is_some()).min_by_key(|&n| strips(n).map(|s| cost(&s.window, s.strip)))?;
+        strips(choices.number(&CONV_STRIP, &g.key(grad), rule, |n| strips(n).is_some()))
     }
 
     /// Vectors of columns.

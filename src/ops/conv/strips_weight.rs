@@ -3,6 +3,8 @@
 use super::geometry::Geometry;
 use super::strips::even;
 use super::window::{Reads, Window};
+use super::gpu::chosen_parts;
+use crate::device::choices::{Choices, WEIGHT_STRIP};
 use crate::error::Result;
 use crate::graph::LaunchCtx;
 use crate::ops::matmul::{lanes_share, split, sum_along, sum_splits};
@@ -37,7 +39,7 @@ pub(super) struct WeightStrips {
 
 impl WeightStrips {
     /// The strips of that geometry; none where another kernel must do it. Follows from one image, whatever their number.
-    pub fn of(g: &Geometry, aligned_x: bool, aligned_g: bool) -> Option<WeightStrips> {
+    pub fn of(g: &Geometry, aligned_x: bool, aligned_g: bool, choices: &Choices) -> Option<WeightStrips> {
         let rows = even(g.og, (MOST_SUMS / g.kw).clamp(1, MOST_ROWS));
         let reads_x = Reads::of(aligned_x, g.w, g.image());
         let reads_g = Reads::of(aligned_g, g.ow, g.result());
@@ -55,12 +57,17 @@ impl WeightStrips {
             reads_g,
         };
         let cut = |strip: usize| WeightStrips { strip, full: g.ow / strip, rest: g.ow % strip, ..base };
-        [4, 8, 12, 16, g.ow.min(16)]
-            .into_iter()
-            .map(cut)
-            .filter(|s| s.full > 0 && (s.strip % 4 == 0 || s.full == 1 && s.rest == 0))
-            .filter(|s| s.x(s.strip).last - s.x(s.strip).first < MOST_NEIGHBOURS && rows * g.kw * s.strip <= MOST_PRODUCTS.max(4 * rows * g.kw))
-            .min_by_key(|s| s.full * s.loads(s.strip) + if s.rest > 0 { s.loads(s.rest) } else { 0 })
+        // By the options of WEIGHT_STRIP.
+        let options = [4, 8, 12, 16, g.ow.min(16)].map(cut);
+        let fits = |s: &WeightStrips| {
+            let ends = s.full > 0 && (s.strip.is_multiple_of(4) || s.is_whole());
+            ends && s.x(s.strip).last - s.x(s.strip).first < MOST_NEIGHBOURS && rows * g.kw * s.strip <= MOST_PRODUCTS.max(4 * rows * g.kw)
+        };
+        let cost = |s: &WeightStrips| s.full * s.loads(s.strip) + if s.rest > 0 { s.loads(s.rest) } else { 0 };
+        let rule = (0..options.len()).filter(|&o| fits(&options[o])).min_by_key(|&o| cost(&options[o]));
+        let chosen = rule.map(|rule| choices.pick(&WEIGHT_STRIP, &g.key(false), Some(rule), |o| fits(&options[o])).unwrap_or(rule));
+        chosen
+            .map(|o| options[o])
             .or_else(|| Some(cut(g.ow)).filter(|s| g.ow < 4 && s.x(s.strip).last - s.x(s.strip).first < MOST_NEIGHBOURS))
     }
 
@@ -138,7 +145,7 @@ impl WeightStrips {
         let (slot_x, slot_g) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
         let (tiles, blocks) = ((g.cg * g.kh).div_ceil(8), g.og.div_ceil(self.rows));
         let rows = g.n * g.oh;
-        let (parts, terms) = split(tiles * blocks * g.groups, rows * g.ow);
+        let (parts, terms) = chosen_parts(&ctx.caps.choices, g, split(tiles * blocks * g.groups, rows * g.ow));
         let each = terms.div_ceil(g.ow);
         let parts = if parts > 1 { rows.div_ceil(each) } else { 1 };
         let along = sum_along(ctx);

@@ -1,7 +1,7 @@
 //! Convolutions and their gradients in tiles of workgroup memory, for hardware.
 
 use super::geometry::Geometry;
-use super::gpu::{pack_weight, steps};
+use super::gpu::{chosen_parts, pack_weight, steps};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx};
 use crate::ops::matmul::{Tile, split_fine, sum_splits};
@@ -29,7 +29,7 @@ pub(super) fn image(ctx: &mut LaunchCtx<'_>, g: &Geometry, grad: bool) -> Result
     } else {
         (ctx.inputs[1].slot, g.k(), g.k().is_multiple_of(4) && ctx.inputs[1].aligned)
     };
-    let t = Tile::of(rows, true);
+    let t = Tile::of_channels(rows, &ctx.caps.choices);
     let positions = oh * ow;
     let (across, down) = ((g.n * positions).div_ceil(t.columns), rows.div_ceil(t.rows));
     let even = positions.is_multiple_of(4);
@@ -48,9 +48,9 @@ pub(super) fn image(ctx: &mut LaunchCtx<'_>, g: &Geometry, grad: bool) -> Result
 pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let (count, k, terms) = (g.models * g.weight(), g.k(), g.n * g.positions());
     let (slot_x, slot_g) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
-    let t = Tile::of(g.og, true);
+    let t = Tile::of_channels(g.og, &ctx.caps.choices);
     let (across, down) = (k.div_ceil(t.columns), g.og.div_ceil(t.rows));
-    let (parts, each) = split_fine(across * down * g.groups, terms);
+    let (parts, each) = chosen_parts(&ctx.caps.choices, g, split_fine(across * down * g.groups, terms));
     let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
     let wide = g.positions().is_multiple_of(4) && ctx.inputs[1].aligned;
     let mut call = tiled(ctx.call("conv_weight_tiles")?, t, true);

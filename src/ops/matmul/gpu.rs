@@ -4,6 +4,7 @@ use super::coop::{CoopTile, Halves};
 use super::lanes::Lanes;
 use super::tiles::Tile;
 use super::{Dims, leading};
+use crate::device::choices::{Choices, MATMUL_PARTS};
 use crate::device::{Caps, Kind, Slot};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx, MatmulPrecision};
@@ -110,16 +111,29 @@ pub(in crate::ops) fn split(tiles: usize, k: usize) -> (usize, usize) {
     (k.div_ceil(each), each)
 }
 
+/// The least terms of a part on hardware.
+const LEAST: usize = 128;
+
 /// The same for hardware, which has more to keep busy and starts a second launch at little cost.
 pub(in crate::ops) fn split_fine(tiles: usize, k: usize) -> (usize, usize) {
-    /// The least terms of a part.
-    const LEAST: usize = 128;
     if tiles >= 64 || k < 2 * LEAST {
         return (1, k);
     }
     let parts = 64usize.div_ceil(tiles).clamp(2, k / LEAST);
     let each = k.div_ceil(parts).next_multiple_of(LEAST);
     (k.div_ceil(each), each)
+}
+
+/// Parts of a product's terms, where others were chosen than the rule's: whole units of them, and the terms of one.
+pub(super) fn chosen_parts(choices: &Choices, [m, k, n]: [usize; 3], unit: usize, rule: (usize, usize)) -> (usize, usize) {
+    match choices.number(&MATMUL_PARTS, &[m, k, n], rule.0, |p| p == 1 || p * unit <= k) {
+        parts if parts == rule.0 => rule,
+        1 => (1, k),
+        parts => {
+            let each = k.div_ceil(parts).next_multiple_of(unit);
+            (k.div_ceil(each), each)
+        }
+    }
 }
 
 /// Which kernels of matrix products and convolutions fit a device.
@@ -260,7 +274,7 @@ pub(in crate::ops) fn product(ctx: &mut LaunchCtx<'_>, a: (usize, &Layout), b: (
 /// The product in register blocks: matmul.wgsl.
 fn blocks(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     let (count, wide) = (p.count(), p.n > 32);
-    let split = split(p.m.div_ceil(ROWS) * p.n.div_ceil(32), p.k);
+    let split = chosen_parts(&ctx.caps.choices, [p.m, p.k, p.n], BLOCK, split(p.m.div_ceil(ROWS) * p.n.div_ceil(32), p.k));
     let tiles = [p.m.div_ceil(ROWS), p.n.div_ceil(if wide { 64 } else { 32 })];
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let mut call = ctx.call("matmul")?.set("WIDE", wide);
@@ -296,7 +310,7 @@ pub(super) fn sums_rows(caps: &Caps, a: &(Layout, bool), b: &(Layout, bool)) -> 
         return false;
     }
     let Dims { m, k, n, .. } = Dims::of(&a.0.shape, &b.0.shape);
-    m * k * n > 0 && !Lanes::turned(n) && Lanes::split(m, k, n).0 == 1
+    m * k * n > 0 && !Lanes::turned(n) && Lanes::split(m, k, n, &caps.choices).0 == 1
 }
 
 /// The product where lanes read for each other: matmul_lanes.wgsl.
@@ -304,10 +318,10 @@ fn lanes(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     let (count, turned) = (p.count(), Lanes::turned(p.n));
     // Rows and columns as the kernel sees them.
     let (rows, columns, sizes) = if turned { (p.b, p.a, [p.n, p.m]) } else { (p.a, p.b, [p.m, p.n]) };
-    let lanes = Lanes::new(rows.reads, columns.reads, p.n);
+    let lanes = Lanes::new(rows.reads, columns.reads, p.n, &ctx.caps.choices);
     let fours = !turned && p.n.is_multiple_of(4);
     let tiles = [sizes[0].div_ceil(lanes.rows()), sizes[1].div_ceil(8 * lanes.columns())];
-    let split = split(tiles[0] * tiles[1], p.k);
+    let split = chosen_parts(&ctx.caps.choices, [p.m, p.k, p.n], BLOCK, split(tiles[0] * tiles[1], p.k));
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let along = sum_along(ctx);
     let mut call = ctx.call("matmul_lanes")?.set("ROWS", format!("{}u", lanes.rows())).set("COLUMNS", format!("{}u", lanes.columns()));
@@ -330,9 +344,9 @@ fn lanes(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
 /// The product in tiles of workgroup memory: matmul_tiles.wgsl.
 fn tiles(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     let count = p.count();
-    let tile = Tile::of(p.n, false);
+    let tile = Tile::of_product(p.n, &ctx.caps.choices);
     let tiles = [p.m.div_ceil(tile.rows), p.n.div_ceil(tile.columns)];
-    let split = split_fine(tiles[0] * tiles[1], p.k);
+    let split = chosen_parts(&ctx.caps.choices, [p.m, p.k, p.n], LEAST, split_fine(tiles[0] * tiles[1], p.k));
     let fours = p.n.is_multiple_of(4);
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let mut call = tile.constants(ctx.call("matmul_tiles")?).set("FOURS", fours);

@@ -1,6 +1,7 @@
 //! The text of a matrix product on a processor whose lanes read for each other (matmul_lanes.wgsl).
 
-use super::gpu::{BLOCK, Reads, split};
+use super::gpu::{BLOCK, Reads, chosen_parts, split};
+use crate::device::choices::{Choices, MATMUL_LANES};
 use smallvec::SmallVec;
 use std::fmt::Write;
 
@@ -10,6 +11,8 @@ const LANES: [&str; 4] = ["x", "y", "z", "w"];
 const BODIES: [usize; 2] = [16, 4];
 /// The same for wide results: faster by a fifth, and three times as long to compile.
 const WIDE_BODIES: [usize; 2] = [32, 8];
+/// Bodies and vectors by the options of [`MATMUL_LANES`].
+const OPTIONS: [([usize; 2], usize); 6] = [([8, 4], 1), ([8, 4], 2), (BODIES, 1), (BODIES, 2), (WIDE_BODIES, 1), (WIDE_BODIES, 2)];
 /// The width from which they pay.
 const WIDE: usize = 512;
 /// Rows that are stored by one piece of text, in a loop: stores are long where a software adapter compiles them.
@@ -48,19 +51,20 @@ impl Lanes {
     }
 
     /// For a result with `n` columns, whose rows are read through `read_a`, as the kernel sees them.
-    pub fn new(read_a: Reads, read_b: Reads, n: usize) -> Lanes {
-        let bodies = match n {
-            0..=NARROW => SmallVec::from_slice(&[n]),
-            n if n < WIDE => SmallVec::from(BODIES),
-            _ => SmallVec::from(WIDE_BODIES),
-        };
-        Lanes { read_a, read_b, vectors: if n > 32 { 2 } else { 1 }, bodies }
+    pub fn new(read_a: Reads, read_b: Reads, n: usize, choices: &Choices) -> Lanes {
+        if Lanes::turned(n) {
+            return Lanes { read_a, read_b, vectors: 1, bodies: SmallVec::from_slice(&[n]) };
+        }
+        let rule = (if n < WIDE { BODIES } else { WIDE_BODIES }, if n > 32 { 2 } else { 1 });
+        let chosen = choices.pick(&MATMUL_LANES, &[n], OPTIONS.iter().position(|o| *o == rule), |_| true);
+        let (bodies, vectors) = chosen.map_or(rule, |o| OPTIONS[o]);
+        Lanes { read_a, read_b, vectors, bodies: SmallVec::from(bodies) }
     }
 
     /// Into how many parts the terms of that product are split, where it is not turned, and the terms of one.
-    pub fn split(m: usize, k: usize, n: usize) -> (usize, usize) {
-        let lanes = Lanes::new(Reads::Single, Reads::Single, n);
-        split(m.div_ceil(lanes.rows()) * n.div_ceil(8 * lanes.columns()), k)
+    pub fn split(m: usize, k: usize, n: usize, choices: &Choices) -> (usize, usize) {
+        let lanes = Lanes::new(Reads::Single, Reads::Single, n, choices);
+        chosen_parts(choices, [m, k, n], BLOCK, split(m.div_ceil(lanes.rows()) * n.div_ceil(8 * lanes.columns()), k))
     }
 
     pub fn rows(&self) -> usize {

@@ -1,6 +1,7 @@
 //! The text of a product in tiles of workgroup memory, for hardware: what matmul and convolutions on GPUs have in common. A shader says where four rows (or
 //! columns) lie (`home_a`, `home_b`), reads four of them by four terms (`quad_a`, `quad_b`) and stores four columns of a row (`store`).
 
+use crate::device::choices::{CONV_TILE, Choices, MATMUL_TILE};
 use crate::graph::Call;
 use std::fmt::Write;
 
@@ -24,16 +25,35 @@ impl Tile {
         Tile { rows, columns, terms, own_rows, own_columns }
     }
 
-    /// For a product with that many columns (of `n`, where `turned`: rows). The other side may be a batch, and does not count.
-    pub fn of(n: usize, turned: bool) -> Tile {
+    /// By the options of [`CONV_TILE`].
+    const ALL: [Tile; 4] = [Tile::new(16, 128, 8, 4, 4), Tile::new(32, 128, 8, 4, 8), Tile::new(64, 64, 16, 8, 4), Tile::new(128, 128, 8, 8, 8)];
+
+    fn turn(self) -> Tile {
+        Tile { rows: self.columns, columns: self.rows, own_rows: self.own_columns, own_columns: self.own_rows, ..self }
+    }
+
+    /// For a product with `n` columns.
+    pub fn of_product(n: usize, choices: &Choices) -> Tile {
+        let [a, b, c, d] = Tile::ALL;
+        let (options, rule) = ([a, a.turn(), b, b.turn(), c, d], Tile::of(n, false));
+        choices.pick(&MATMUL_TILE, &[n], options.iter().position(|t| *t == rule), |_| true).map_or(rule, |o| options[o])
+    }
+
+    /// For a convolution whose result has that many channels in a group.
+    pub fn of_channels(rows: usize, choices: &Choices) -> Tile {
+        let rule = Tile::of(rows, true);
+        choices.pick(&CONV_TILE, &[rows], Tile::ALL.iter().position(|t| *t == rule), |_| true).map_or(rule, |o| Tile::ALL[o])
+    }
+
+    /// The rule for a product with that many columns (of `n`, where `turned`: rows). The other side may be a batch, and does not count.
+    fn of(n: usize, turned: bool) -> Tile {
         let t = match n {
-            0..=16 => Tile::new(16, 128, 8, 4, 4),
-            17..=32 => Tile::new(32, 128, 8, 4, 8),
-            33..=1023 => Tile::new(64, 64, 16, 8, 4),
-            _ => Tile::new(128, 128, 8, 8, 8),
+            0..=16 => Tile::ALL[0],
+            17..=32 => Tile::ALL[1],
+            33..=1023 => Tile::ALL[2],
+            _ => Tile::ALL[3],
         };
-        let other = Tile { rows: t.columns, columns: t.rows, own_rows: t.own_columns, own_columns: t.own_rows, ..t };
-        if turned || t.rows == t.columns { t } else { other }
+        if turned || t.rows == t.columns { t } else { t.turn() }
     }
 
     /// The constants of a shader in tiles.

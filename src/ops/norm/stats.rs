@@ -1,6 +1,7 @@
 //! The reductions of batch_norm, each of which reads its channels once: statistics, with the running ones moved, and the sums of its gradient.
 
 use super::parted;
+use crate::device::choices::NORM_PART;
 use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
 use crate::device::{Caps, Kind, Slot};
 use crate::error::{Error, Result};
@@ -76,6 +77,7 @@ impl Cut {
             (4, false) => 128,
             _ => 256,
         };
+        let part = caps.choices.number(&NORM_PART, &[s.terms(), width], part, |n| n < 2 * s.terms());
         Cut { s, width, parts: s.terms().div_ceil(part).max(1), lanes: if software { 1 } else { GROUP } }
     }
 

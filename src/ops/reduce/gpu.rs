@@ -1,19 +1,21 @@
 //! The launches of a reduction.
 
 use super::{Kind, MAX_RUNS, Reduce};
+use crate::device::choices::REDUCE_PART;
 use crate::device::{self, Caps, Slot};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx, in_fours};
 
 /// Terms that one invocation joins. More are cut into parts, which are reduced in turn. It depends on the number of terms alone, so that
 /// models stacked under vmap are cut as each would be.
-fn terms_of_part(fours: Fours, caps: &Caps) -> usize {
-    match fours {
+fn terms_of_part(terms: usize, fours: Fours, caps: &Caps) -> usize {
+    let rule = match fours {
         // Eight neighbours read 128 bytes side by side, as a GPU's memory likes it; a CPU has no such wish, and a second launch costs it more.
         Fours::Terms if caps.kind != device::Kind::Software => 128,
         Fours::Terms => 1024,
         Fours::None | Fours::Outputs => 256,
-    }
+    };
+    caps.choices.number(&REDUCE_PART, &[terms, fours as usize], rule, |n| n < 2 * terms)
 }
 
 /// What neighbours are taken in fours.
@@ -145,7 +147,7 @@ pub(super) fn reduce(op: Reduce, ctx: &mut LaunchCtx<'_>) -> Result<()> {
     let mut by = if in_fours(&layout.shape) && terms > 0 { fours(&runs, aligned) } else { Fours::None };
     let mut from = None;
     loop {
-        let parts = terms.div_ceil(terms_of_part(by, ctx.caps)).max(1);
+        let parts = terms.div_ceil(terms_of_part(terms, by, ctx.caps)).max(1);
         let to = (parts > 1).then(|| ctx.scratch(outputs * parts * size_of::<f32>()));
         Pass { from, to, runs, outputs, terms, parts, fours: by }.launch(op.kind, ctx)?;
         if to.is_none() {

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod hardware;
 pub mod peers;
+mod tuned;
 
 use super::{Line, Outcome, State};
 use anyhow::Context;
@@ -38,6 +39,7 @@ lines! {
     memory_burn "lenet memory, gpu vs burn" "0.5x (aim 0.4x)": |s| memory(s, Peer::Burn, 0.5);
     memory_meganeura "lenet memory, gpu vs Meganeura" "1x (aim 0.7x)": |s| memory(s, Peer::Meganeura, 1.0);
     dispatches "lenet dispatches a step" "35 (aim 25)": lenet_dispatches;
+    tuning "tune-kernels, budget of 60 s" "66 s, none below 0.98x": |_| tuned::line();
     launch "host cost of a launch" "2 us (aim 0.7 us)": |_| host_cost("cost/replay", 1.0, 2e-3);
     record "recording 1000 nodes" "3 ms (aim 1 ms)": |_| host_cost("cost/record", 1000.0, 3.0);
 }

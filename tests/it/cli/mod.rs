@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod interrupt;
 mod runs;
+mod tune;
 
 use std::fs;
 use std::path::{Path, PathBuf};
