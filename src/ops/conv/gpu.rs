@@ -8,7 +8,7 @@ use crate::device::choices::{Choices, WEIGHT_PARTS};
 use crate::device::{Caps, Kind, Slot};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx};
-use crate::ops::matmul::{Family, lanes_share, product, split, sum_splits};
+use crate::ops::matmul::{Family, chosen_parts, lanes_share, product, split, sum_splits};
 use crate::tensor::{Layout, Shape};
 
 /// Columns that one row of a workgroup's invocations owns, in all three kernels.
@@ -159,16 +159,8 @@ pub(super) fn input_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
 }
 
 /// Parts of the terms of a weight's gradient, where others were chosen than the rule's, and the terms of one.
-pub(super) fn chosen_parts(choices: &Choices, g: &Geometry, rule: (usize, usize)) -> (usize, usize) {
-    let terms = g.n * g.positions();
-    match choices.number(&WEIGHT_PARTS, &g.gradient_key(), rule.0, |p| p == 1 || p * PART <= terms) {
-        parts if parts == rule.0 => rule,
-        1 => (1, terms),
-        parts => {
-            let each = terms.div_ceil(parts).next_multiple_of(PART);
-            (terms.div_ceil(each), each)
-        }
-    }
+pub(super) fn weight_parts(choices: &Choices, g: &Geometry, rule: (usize, usize)) -> (usize, usize) {
+    chosen_parts(choices, (&WEIGHT_PARTS, &g.gradient_key()), g.n * g.positions(), PART, rule)
 }
 
 /// Terms of a part of a weight's gradient are a multiple of this.
@@ -201,7 +193,7 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let rows = g.og.div_ceil(WEIGHT_ROWS);
     let below = group_rows(ctx, rows);
     let (across, down) = (k.div_ceil(COLUMNS), rows.div_ceil(below));
-    let (parts, each) = chosen_parts(&ctx.caps.choices, g, split(across * rows * g.groups, terms));
+    let (parts, each) = weight_parts(&ctx.caps.choices, g, split(across * rows * g.groups, terms));
     let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
     let mut call = ctx.call("conv2d_weight_grad")?.set("GROUP_ROWS", format!("{below}u"));
     if wide {

@@ -3,7 +3,7 @@
 use super::geometry::Geometry;
 use super::strips::even;
 use super::window::{Reads, Window};
-use super::gpu::chosen_parts;
+use super::gpu::weight_parts;
 use crate::device::choices::{Choices, WEIGHT_STRIP};
 use crate::error::Result;
 use crate::graph::LaunchCtx;
@@ -145,7 +145,7 @@ impl WeightStrips {
         let (slot_x, slot_g) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
         let (tiles, blocks) = ((g.cg * g.kh).div_ceil(8), g.og.div_ceil(self.rows));
         let rows = g.n * g.oh;
-        let (parts, terms) = chosen_parts(&ctx.caps.choices, g, split(tiles * blocks * g.groups, rows * g.ow));
+        let (parts, terms) = weight_parts(&ctx.caps.choices, g, split(tiles * blocks * g.groups, rows * g.ow));
         let each = terms.div_ceil(g.ow);
         let parts = if parts > 1 { rows.div_ceil(each) } else { 1 };
         let along = sum_along(ctx);

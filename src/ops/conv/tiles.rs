@@ -1,7 +1,7 @@
 //! Convolutions and their gradients in tiles of workgroup memory, for hardware.
 
 use super::geometry::Geometry;
-use super::gpu::{chosen_parts, pack_weight, steps};
+use super::gpu::{weight_parts, pack_weight, steps};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx};
 use crate::ops::matmul::{Tile, split_fine, sum_splits};
@@ -50,7 +50,7 @@ pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let (slot_x, slot_g) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
     let t = Tile::of_channels(g.og, &ctx.caps.choices);
     let (across, down) = (k.div_ceil(t.columns), g.og.div_ceil(t.rows));
-    let (parts, each) = chosen_parts(&ctx.caps.choices, g, split_fine(across * down * g.groups, terms));
+    let (parts, each) = weight_parts(&ctx.caps.choices, g, split_fine(across * down * g.groups, terms));
     let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));
     let wide = g.positions().is_multiple_of(4) && ctx.inputs[1].aligned;
     let mut call = tiled(ctx.call("conv_weight_tiles")?, t, true);

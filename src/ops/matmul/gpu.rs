@@ -4,7 +4,7 @@ use super::coop::{CoopTile, Halves};
 use super::lanes::Lanes;
 use super::tiles::Tile;
 use super::{Dims, leading};
-use crate::device::choices::{Choices, MATMUL_PARTS};
+use crate::device::choices::{Choice, Choices, MATMUL_PARTS};
 use crate::device::{Caps, Kind, Slot};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx, MatmulPrecision};
@@ -124,16 +124,21 @@ pub(in crate::ops) fn split_fine(tiles: usize, k: usize) -> (usize, usize) {
     (k.div_ceil(each), each)
 }
 
-/// Parts of a product's terms, where others were chosen than the rule's: whole units of them, and the terms of one.
-pub(super) fn chosen_parts(choices: &Choices, [m, k, n]: [usize; 3], unit: usize, rule: (usize, usize)) -> (usize, usize) {
-    match choices.number(&MATMUL_PARTS, &[m, k, n], rule.0, |p| p == 1 || p * unit <= k) {
+/// Parts of a sum of `terms`, where others were chosen for `key` than the rule's: whole units of terms, and the terms of one.
+pub(in crate::ops) fn chosen_parts(choices: &Choices, (what, key): (&'static Choice, &[usize]), terms: usize, unit: usize, rule: (usize, usize)) -> (usize, usize) {
+    match choices.number(what, key, rule.0, |p| (p == 1 || p * unit <= terms) && terms.div_ceil(p) <= LONGEST) {
         parts if parts == rule.0 => rule,
-        1 => (1, k),
+        1 => (1, terms),
         parts => {
-            let each = k.div_ceil(parts).next_multiple_of(unit);
-            (k.div_ceil(each), each)
+            let each = terms.div_ceil(parts).next_multiple_of(unit);
+            (terms.div_ceil(each), each)
         }
     }
+}
+
+/// Parts of a product's terms, where others were chosen than the rule's, and the terms of one.
+pub(super) fn product_parts(choices: &Choices, [m, k, n]: [usize; 3], unit: usize, rule: (usize, usize)) -> (usize, usize) {
+    chosen_parts(choices, (&MATMUL_PARTS, &[m, k, n]), k, unit, rule)
 }
 
 /// Which kernels of matrix products and convolutions fit a device.
@@ -274,7 +279,7 @@ pub(in crate::ops) fn product(ctx: &mut LaunchCtx<'_>, a: (usize, &Layout), b: (
 /// The product in register blocks: matmul.wgsl.
 fn blocks(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     let (count, wide) = (p.count(), p.n > 32);
-    let split = chosen_parts(&ctx.caps.choices, [p.m, p.k, p.n], BLOCK, split(p.m.div_ceil(ROWS) * p.n.div_ceil(32), p.k));
+    let split = product_parts(&ctx.caps.choices, [p.m, p.k, p.n], BLOCK, split(p.m.div_ceil(ROWS) * p.n.div_ceil(32), p.k));
     let tiles = [p.m.div_ceil(ROWS), p.n.div_ceil(if wide { 64 } else { 32 })];
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let mut call = ctx.call("matmul")?.set("WIDE", wide);
@@ -321,7 +326,7 @@ fn lanes(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     let lanes = Lanes::new(rows.reads, columns.reads, p.n, &ctx.caps.choices);
     let fours = !turned && p.n.is_multiple_of(4);
     let tiles = [sizes[0].div_ceil(lanes.rows()), sizes[1].div_ceil(8 * lanes.columns())];
-    let split = chosen_parts(&ctx.caps.choices, [p.m, p.k, p.n], BLOCK, split(tiles[0] * tiles[1], p.k));
+    let split = product_parts(&ctx.caps.choices, [p.m, p.k, p.n], BLOCK, split(tiles[0] * tiles[1], p.k));
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let along = sum_along(ctx);
     let mut call = ctx.call("matmul_lanes")?.set("ROWS", format!("{}u", lanes.rows())).set("COLUMNS", format!("{}u", lanes.columns()));
@@ -346,7 +351,7 @@ fn tiles(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     let count = p.count();
     let tile = Tile::of_product(p.n, &ctx.caps.choices);
     let tiles = [p.m.div_ceil(tile.rows), p.n.div_ceil(tile.columns)];
-    let split = chosen_parts(&ctx.caps.choices, [p.m, p.k, p.n], LEAST, split_fine(tiles[0] * tiles[1], p.k));
+    let split = product_parts(&ctx.caps.choices, [p.m, p.k, p.n], LEAST, split_fine(tiles[0] * tiles[1], p.k));
     let fours = p.n.is_multiple_of(4);
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let mut call = tile.constants(ctx.call("matmul_tiles")?).set("FOURS", fours);

@@ -1,6 +1,6 @@
 //! The text of a matrix product on a processor whose lanes read for each other (matmul_lanes.wgsl).
 
-use super::gpu::{BLOCK, Reads, chosen_parts, split};
+use super::gpu::{BLOCK, Reads, product_parts, split};
 use crate::device::choices::{Choices, MATMUL_LANES};
 use smallvec::SmallVec;
 use std::fmt::Write;
@@ -64,7 +64,7 @@ impl Lanes {
     /// Into how many parts the terms of that product are split, where it is not turned, and the terms of one.
     pub fn split(m: usize, k: usize, n: usize, choices: &Choices) -> (usize, usize) {
         let lanes = Lanes::new(Reads::Single, Reads::Single, n, choices);
-        chosen_parts(choices, [m, k, n], BLOCK, split(m.div_ceil(lanes.rows()) * n.div_ceil(8 * lanes.columns()), k))
+        product_parts(choices, [m, k, n], BLOCK, split(m.div_ceil(lanes.rows()) * n.div_ceil(8 * lanes.columns()), k))
     }
 
     pub fn rows(&self) -> usize {
