@@ -1,6 +1,6 @@
 //! Probes in processes of their own: one that fails, crashes or hangs gives a reason, and the others go on.
 
-use super::job::Samples;
+use super::job::{SLOW_RUN, Samples};
 use super::peaks;
 use super::probe;
 use super::report::{Measured, Row};
@@ -125,7 +125,7 @@ fn measure(name: &str, device: &Device, known: Option<String>, seconds: f64, slo
     if slowed {
         job.slow_down();
     }
-    let Samples { ms, clock, host_ms, launches } = job.sample(device, seconds)?;
+    let Samples { ms, clock, host_ms, launches } = job.sample(device, seconds, if slowed { SLOW_RUN } else { 1 })?;
     let bits = (job.verify)()?.bits;
     Ok(Row { name: name.into(), clock: clock.into(), flops: job.flops, bytes: job.bytes, rounds: vec![ms], host_ms, launches, bits, ..Row::default() })
 }

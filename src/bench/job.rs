@@ -16,6 +16,8 @@ const MOST_RUNS: usize = 1 << 12;
 const STEADY: f64 = 0.03;
 const STEADY_BLOCKS: usize = 4;
 const WARM_UP: Duration = Duration::from_millis(700);
+/// Of a job that is slowed down by a tenth, each run of this number is done twice; a block has one at least.
+pub(super) const SLOW_RUN: usize = 10;
 /// Fewer samples say nothing about their spread.
 const FEWEST_SAMPLES: usize = 9;
 
@@ -101,12 +103,12 @@ impl Clock {
 }
 
 impl Job {
-    /// Do each tenth run twice and count it once. What shows it has many runs in a block.
+    /// Do each [`SLOW_RUN`]th run twice and count it once.
     pub(super) fn slow_down(&mut self) {
-        let mut runs = 0u32;
+        let mut runs = 0;
         let mut twice = move || {
             runs += 1;
-            runs.is_multiple_of(10)
+            usize::is_multiple_of(runs, SLOW_RUN)
         };
         let placeholder = Once::Work(Box::new(|| Ok(())));
         self.once = match std::mem::replace(&mut self.once, placeholder) {
@@ -117,11 +119,11 @@ impl Job {
         self.counted = false;
     }
 
-    /// Warm up until it is steady, then sample for `seconds`.
+    /// Warm up until it is steady, then sample for `seconds`, blocks of `fewest` runs or more.
     ///
     /// # Errors
     /// Those of the work; and where the device computed fewer plans than it was asked for.
-    pub fn sample(&mut self, device: &Device, seconds: f64) -> Result<Samples> {
+    pub fn sample(&mut self, device: &Device, seconds: f64, fewest: usize) -> Result<Samples> {
         let (before, launched) = (computed(device), device.counters().dispatches);
         let mut asked = 0u64;
         // One run compiles; it is looked at by nobody.
@@ -137,7 +139,7 @@ impl Job {
             Ok((ms / runs as f64 / self.parts, wall))
         };
         block(&Clock::Wall, 1)?;
-        let mut runs = 1;
+        let mut runs = fewest;
         loop {
             let (_, wall) = block(&clock, runs)?;
             if wall >= clock.block_ms() * 0.8 || runs >= MOST_RUNS {
