@@ -36,8 +36,10 @@ impl Run for Devices {
                 c.max_groups
             )?;
             writeln!(out, "        features used: {features}")?;
-            if let Some((path, choices)) = crate::device::gpu::find_tuned(a, &options)? {
-                writeln!(out, "        tuned: {} choices, {}", choices.len(), path.display())?;
+            match crate::device::gpu::find_tuned(a, &options) {
+                Ok(Some((path, choices))) => writeln!(out, "        tuned: {} choices, {}", choices.len(), path.display())?,
+                Ok(None) => {}
+                Err(e) => writeln!(out, "        does not open with WGRAD_TUNED as it is: {e}")?,
             }
             let units = match crate::device::gpu::matrix_units(n) {
                 Ok(Some(c)) => format!("{e} x {e}, their products are right", e = c.edge),

@@ -1,54 +1,17 @@
 //! Tensors of halves: the table of operations again, stored in half the memory, on every device.
 
-use crate::common::{self, caught, compare, scale};
-use crate::op_table::{Answer, Case, Lay, answer, draw, lays, op_cases, row_cases};
-use crate::ops::{adapter, none};
+use crate::common;
+use crate::op_table::{Case, Lay, lays, op_cases, row_cases};
+use crate::ops::{adapter, none, walk_in};
 use wgrad::tensor::{DType, F16};
 use wgrad::{Device, Result, Tensor};
-
-/// The step of a half at 1.
-const EPS: f64 = 1.0 / 1024.0;
-
-/// Where `got` differs from `want`, the definition's, by more than the case's bound: both round to halves after every node, perhaps to different ones.
-fn differences(case: &Case, got: &Answer, want: &Answer) -> Vec<String> {
-    let mut found = Vec::new();
-    for (n, (g, w)) in got.outputs.iter().zip(&want.outputs).enumerate() {
-        let bound = if w.is_float { (case.k_forward().max(1.0)) * EPS * scale(&w.numbers) } else { 0.0 };
-        found.extend(compare(&g.numbers, &w.numbers, |_| bound).err().map(|e| format!("output {n}: {e}")));
-    }
-    for (n, (g, w)) in got.grads.iter().zip(&want.grads).enumerate() {
-        match (g, w) {
-            (Some(g), Some(w)) => {
-                let bound = case.k() * EPS * scale(w);
-                found.extend(compare(g, w, |_| bound).err().map(|e| format!("gradient {n}: {e}")));
-            }
-            (None, None) => {}
-            _ => found.push(format!("gradient {n} is there on one device and not on the other")),
-        }
-    }
-    found
-}
-
-fn agrees(case: &Case, lay: Lay, device: &Device) -> Vec<String> {
-    let result = caught(|| {
-        let mut values = draw(case, 0);
-        if lay == Lay::Broadcast {
-            values = values.iter().enumerate().map(|(n, v)| v.flattened(n)).collect();
-        }
-        let want = answer(case, &values, Lay::Contiguous, DType::F16, &common::definition())?;
-        let got = answer(case, &values, lay, DType::F16, device)?;
-        Ok(differences(case, &got, &want))
-    });
-    let found = result.unwrap_or_else(|e| vec![e.to_string()]);
-    found.into_iter().map(|e| format!("{} {lay:?} on {}: {e}", case.name, device.short_name())).collect()
-}
 
 fn cases() -> Vec<Case> {
     row_cases().into_iter().chain(op_cases()).filter(|c| !c.host_only).collect()
 }
 
 fn walk(device: &Device, lays: impl Fn(&Case) -> Vec<Lay>) -> Vec<String> {
-    cases().iter().flat_map(|c| lays(c).into_iter().flat_map(|l| agrees(c, l, device)).collect::<Vec<_>>()).collect()
+    walk_in(DType::F16, &cases(), device, lays)
 }
 
 #[test]

@@ -20,8 +20,14 @@ fn expected(case: &Case, values: &[Values]) -> Result<Answer> {
     answer(case, values, Lay::Contiguous, DType::F64, &common::definition())
 }
 
-/// Where `got` differs from `want` by more than the case's bound.
+/// Where `got`, computed in f32, differs from `want` by more than the case's bound.
 fn differences(case: &Case, got: &Answer, want: &Answer) -> Vec<String> {
+    differences_in(DType::F32, case, got, want)
+}
+
+/// The same in f32 or f16. Halves are rounded after every node, by both and perhaps to different ones: no result is exact.
+fn differences_in(dtype: DType, case: &Case, got: &Answer, want: &Answer) -> Vec<String> {
+    let (eps, least) = if dtype == DType::F16 { (1.0 / 1024.0, 1.0) } else { (EPS, 0.0) };
     let mut found = Vec::new();
     if got.outputs.len() != want.outputs.len() {
         return vec![format!("{} outputs, not {}", got.outputs.len(), want.outputs.len())];
@@ -31,13 +37,13 @@ fn differences(case: &Case, got: &Answer, want: &Answer) -> Vec<String> {
             found.push(format!("output {n}: shape {}, not {}", g.shape, w.shape));
             continue;
         }
-        let bound = if w.is_float { case.k_forward() * EPS * scale(&w.numbers) } else { 0.0 };
+        let bound = if w.is_float { case.k_forward().max(least) * eps * scale(&w.numbers) } else { 0.0 };
         found.extend(compare(&g.numbers, &w.numbers, |_| bound).err().map(|e| format!("output {n}: {e}")));
     }
     for (n, (g, w)) in got.grads.iter().zip(&want.grads).enumerate() {
         match (g, w) {
             (Some(g), Some(w)) => {
-                let bound = case.k() * EPS * scale(w);
+                let bound = case.k() * eps * scale(w);
                 found.extend(compare(g, w, |_| bound).err().map(|e| format!("gradient {n}: {e}")));
             }
             (None, None) => {}
@@ -47,25 +53,31 @@ fn differences(case: &Case, got: &Answer, want: &Answer) -> Vec<String> {
     found
 }
 
-/// Run a case on a device in a layout, and compare with the definition.
-fn agrees(case: &Case, lay: Lay, device: &Device) -> Vec<String> {
+/// Run a case on a device in a layout, in f32 or f16, and compare with the definition: in f64, or in halves.
+fn agrees(case: &Case, lay: Lay, device: &Device, dtype: DType) -> Vec<String> {
     let result = caught(|| {
         let mut values = draw(case, 0);
         if lay == Lay::Broadcast {
             values = values.iter().enumerate().map(|(n, v)| v.flattened(n)).collect();
         }
-        let want = expected(case, &values)?;
-        let got = answer(case, &values, lay, DType::F32, device)?;
-        Ok(differences(case, &got, &want))
+        let of = if dtype == DType::F16 { dtype } else { DType::F64 };
+        let want = answer(case, &values, Lay::Contiguous, of, &common::definition())?;
+        let got = answer(case, &values, lay, dtype, device)?;
+        Ok(differences_in(dtype, case, &got, &want))
     });
     let found = result.unwrap_or_else(|e| vec![e.to_string()]);
     found.into_iter().map(|e| format!("{} {lay:?} on {}: {e}", case.name, device.short_name())).collect()
 }
 
-/// Run cases on a device in their layouts, and compare with the definition.
-pub fn walk(cases: &[Case], device: &Device, lays: impl Fn(&Case) -> Vec<Lay>) -> Vec<String> {
+/// The cases on a device, in all these layouts.
+pub fn walk_in(dtype: DType, cases: &[Case], device: &Device, lays: impl Fn(&Case) -> Vec<Lay>) -> Vec<String> {
     let on_gpu = device.is_gpu();
-    cases.iter().filter(|c| !(on_gpu && c.host_only)).flat_map(|c| lays(c).into_iter().flat_map(|l| agrees(c, l, device)).collect::<Vec<_>>()).collect()
+    let fit = cases.iter().filter(|c| !(on_gpu && c.host_only));
+    fit.flat_map(|c| lays(c).into_iter().flat_map(|l| agrees(c, l, device, dtype)).collect::<Vec<_>>()).collect()
+}
+
+pub fn walk(cases: &[Case], device: &Device, lays: impl Fn(&Case) -> Vec<Lay>) -> Vec<String> {
+    walk_in(DType::F32, cases, device, lays)
 }
 
 /// An adapter; without one, only where that is allowed, and then it is said.

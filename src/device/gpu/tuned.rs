@@ -61,19 +61,19 @@ pub fn tuned_path(info: &AdapterInfo, folder: &Path) -> PathBuf {
 pub fn read_tuned(path: &Path, info: &AdapterInfo) -> Result<Choices> {
     let read = || {
         let text = std::fs::read_to_string(path)?;
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::invalid(format!("not a file of tuned choices: {e}")))?;
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::invalid(format!("not a file of them: {e}")))?;
         let schema = value.get("schema").and_then(serde_json::Value::as_str).unwrap_or("none");
         let same = |what: &str, there: &str, here: &str| {
-            if there == here { Ok(()) } else { Err(Error::invalid(format!("tuned choices for {what} {there}, and here it is {here}"))) }
+            if there == here { Ok(()) } else { Err(Error::invalid(format!("for {what} {there}, and here it is {here}"))) }
         };
         same("schema", schema, SCHEMA)?;
-        let file: File = serde_json::from_value(value).map_err(|e| Error::invalid(format!("not a file of tuned choices: {e}")))?;
+        let file: File = serde_json::from_value(value).map_err(|e| Error::invalid(format!("not a file of them: {e}")))?;
         same("adapter", &file.adapter, &info.name)?;
         same("backend", &file.backend, info.backend)?;
         same("driver", &file.driver, &info.driver)?;
         Choices::from_lines(&file.choices)
     };
-    read().map_err(|e: Error| e.context(path.display()))
+    read().map_err(|e: Error| e.context(format_args!("tuned choices {}", path.display())))
 }
 
 /// Write the choices made for this adapter and its driver: whole, or not at all.
