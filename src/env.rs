@@ -56,7 +56,7 @@ pub static FLAGS: &[Flag] = &[
         "WGRAD_CACHE",
         Kind::Text,
         "",
-        "folder for compiled pipelines; off: none; empty: for the command the user's folder for such things, for a library none",
+        "folder for compiled pipelines; off or 0: none; empty: for the command the user's folder for such things, for a library none",
     ),
     row("WGRAD_TUNED", Kind::Text, "", "file of tuned choices of kernels; off: none; empty: the one beside the compiled pipelines, where there is one"),
     row("WGRAD_MEMORY_CAP", Kind::Bytes, "0", "bytes that a device may reserve, K, M and G allowed; 0: no cap"),
@@ -103,7 +103,8 @@ pub(crate) fn keep_compiled() {
 #[cfg(feature = "gpu")]
 pub(crate) fn cache() -> Result<Option<PathBuf>> {
     Ok(match text("WGRAD_CACHE")? {
-        Some(word) if word.eq_ignore_ascii_case("off") => None,
+        // As every flag is switched off; a folder of that name can be given as ./0.
+        Some(word) if word.eq_ignore_ascii_case("off") || word == "0" => None,
         Some(folder) => Some(folder.into()),
         None if KEEPS.load(Relaxed) => user_cache().map(|folder| folder.join("wgrad")),
         None => None,
