@@ -1,4 +1,4 @@
-//! Files that are never seen half written.
+//! Files that are never seen half written, and what their content is known by.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -19,4 +19,10 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     };
     // The error at hand is the one to report; the leftover may not even exist.
     write().inspect_err(|_| drop(fs::remove_file(&beside)))
+}
+
+/// A hash of bytes, the same on every machine: FNV-1a.
+#[cfg(any(feature = "gpu", feature = "cli"))]
+pub(crate) fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }

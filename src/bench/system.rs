@@ -1,5 +1,6 @@
 //! What is known of this machine and this build, for those who read the numbers later.
 
+use crate::files::fnv1a;
 use crate::kernel;
 use std::path::Path;
 
@@ -51,10 +52,9 @@ pub fn commit() -> Option<String> {
     Some(if dirty { format!("{commit}-dirty") } else { commit })
 }
 
-/// A hash of bytes, the same on every machine: FNV-1a.
+/// A hash of bytes in hexadecimal.
 pub fn hash(bytes: impl IntoIterator<Item = u8>) -> String {
-    let h = bytes.into_iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    format!("{h:016x}")
+    format!("{:016x}", fnv1a(bytes))
 }
 
 /// A hash of all hand-written shaders: two results with the same one ran the same kernels.

@@ -251,7 +251,7 @@ type Step<'a> = Capture<Box<dyn FnMut(&[Tensor]) -> Result<(Tensor, Vec<Tensor>)
 
 /// The loss of a batch, and the sums of the epoch with it. Inputs: all features and targets, the rows of the batch, the sums before.
 fn loss_and_sums(forward: &Forward<'_>, inputs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
-    let [features, targets, rows, sums @ ..] = inputs else { return Err(Error::internal("train: a step has five inputs")) };
+    let [features, targets, rows, sums @ ..] = inputs else { return Err(Error::internal("train: a step has the data, its rows and the sums")) };
     let (loss, right) = forward.of([features, targets, rows])?;
     let mut sums = Sums::of(sums)?;
     sums.add(&loss, right.as_ref(), rows.numel())?;

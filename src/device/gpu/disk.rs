@@ -109,10 +109,9 @@ impl Drop for Gpu {
     }
 }
 
-/// FNV-1a of some texts, each with its end marked.
+/// A hash of some texts, each with its end marked.
 pub(super) fn hash<const N: usize>(parts: [&[u8]; N]) -> u64 {
-    let step = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
-    parts.into_iter().fold(0xcbf2_9ce4_8422_2325, |h, part| step(part.iter().fold(h, |h, b| step(h, *b)), 0xff))
+    files::fnv1a(parts.into_iter().flat_map(|part| part.iter().copied().chain([0xff])))
 }
 
 fn framed(driver: u64, data: &[u8]) -> Vec<u8> {

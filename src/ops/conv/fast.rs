@@ -247,17 +247,8 @@ fn add_windows(g: &Geometry, planes: &Planes, laid: &[f32], grads: &[f32], panel
 mod tests {
     use super::super::geometry::Conv;
     use super::*;
+    use crate::device::cpu::gemm::tests::values;
     use crate::tensor::Shape;
-
-    fn values(n: usize, seed: u32) -> Vec<f32> {
-        let mut s = seed;
-        (0..n)
-            .map(|_| {
-                s = s.wrapping_mul(1664525).wrapping_add(1013904223);
-                (s >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
 
     fn close(what: &str, got: &[f32], want: &[f64], terms: usize) {
         let scale = want.iter().fold(0f64, |m, v| m.max(v.abs()));

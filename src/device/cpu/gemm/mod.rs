@@ -352,10 +352,11 @@ pub fn gemm_batch(threads: &Threads, batch: &[(usize, usize)], m: usize, k: usiz
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn values(n: usize, seed: u32) -> Vec<f32> {
+    /// Numbers from -1 to 1, for tests of what multiplies.
+    pub(crate) fn values(n: usize, seed: u32) -> Vec<f32> {
         let mut s = seed;
         (0..n)
             .map(|_| {
