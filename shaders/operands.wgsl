@@ -1,5 +1,8 @@
-// How matrix products in workgroup memory read their operands. The kernel has the words of matmul_tiles, the bindings a and b, and `base_a` and `base_b`, where the
-// operands of a workgroup begin.
+// How matrix products read their operands. The kernel has the words of matmul.wgsl, and the bindings a and b.
+
+// Where the operands of a workgroup begin.
+var<private> base_a: u32;
+var<private> base_b: u32;
 
 // Where the operands of batch `z` begin.
 fn begin_batch(z: u32) {
@@ -23,15 +26,7 @@ fn columns_at(base: u32, col: u32) -> vec4<u32> {
     return base + min(vec4<u32>(col, col + 1u, col + 2u, col + 3u), vec4<u32>(u[0].y - 1u)) * u[2].x;
 }
 
-fn home_a(row: u32) -> vec4<u32> {
-    return rows_at(base_a, row);
-}
-
-fn home_b(col: u32) -> vec4<u32> {
-    return columns_at(base_b, col);
-}
-
-// One term of four rows, and of four columns; zero past the end.
+// One term of four rows, and of four columns.
 fn a1(p: vec4<u32>, k: u32) -> vec4<f32> {
     let q = p + k * u[1].z;
     return vec4<f32>(a[q.x], a[q.y], a[q.z], a[q.w]);
@@ -40,27 +35,4 @@ fn a1(p: vec4<u32>, k: u32) -> vec4<f32> {
 fn b1(p: vec4<u32>, k: u32) -> vec4<f32> {
     let q = p + k * u[1].w;
     return vec4<f32>(b[q.x], b[q.y], b[q.z], b[q.w]);
-}
-
-fn a0(p: vec4<u32>, k: u32, end: u32) -> vec4<f32> {
-    if k < end {
-        return a1(p, k);
-    }
-    return vec4<f32>();
-}
-
-fn b0(p: vec4<u32>, k: u32, end: u32) -> vec4<f32> {
-    if k < end {
-        return b1(p, k);
-    }
-    return vec4<f32>();
-}
-
-// A 4x4 block of a has term k of four rows as column k, one of b term k of four columns.
-fn quad_a(p: vec4<u32>, k: u32, end: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(a0(p, k, end), a0(p, k + 1u, end), a0(p, k + 2u, end), a0(p, k + 3u, end));
-}
-
-fn quad_b(p: vec4<u32>, k: u32, end: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(b0(p, k, end), b0(p, k + 1u, end), b0(p, k + 2u, end), b0(p, k + 3u, end));
 }

@@ -1,3 +1,4 @@
+// use operands
 // Matrix product y[z] = a[z] b[z], [m, k] x [k, n], operands of any strides. No barriers: an invocation owns 8 rows x 4 (or 8) columns, the eight lanes of
 // x lie along columns. A 4x4 block of a is a matrix whose column r is row r of the block; one of b has row k of the block as column k: so b * a is the product, rows as columns.
 // u[0]: m, n, k, offset of a    u[1]: offset of b, row and column stride of a, row stride of b    u[2]: column stride of b, tiles along m and n, splits of k
@@ -14,26 +15,6 @@ const BLOCK: u32 = 256u;
 
 fn epilogue(i: u32, v: f32) {
     y[i] = v;
-}
-
-// Where four rows of a, and four columns of b, begin; past the end, the last one is read again (and not stored).
-fn rows_at(base: u32, row: u32) -> vec4<u32> {
-    return base + min(vec4<u32>(row, row + 1u, row + 2u, row + 3u), vec4<u32>(u[0].x - 1u)) * u[1].y;
-}
-
-fn columns_at(base: u32, col: u32) -> vec4<u32> {
-    return base + min(vec4<u32>(col, col + 1u, col + 2u, col + 3u), vec4<u32>(u[0].y - 1u)) * u[2].x;
-}
-
-// One element of each of the four rows, and of the four columns.
-fn a1(p: vec4<u32>, k: u32) -> vec4<f32> {
-    let q = p + k * u[1].z;
-    return vec4<f32>(a[q.x], a[q.y], a[q.z], a[q.w]);
-}
-
-fn b1(p: vec4<u32>, k: u32) -> vec4<f32> {
-    let q = p + k * u[1].w;
-    return vec4<f32>(b[q.x], b[q.y], b[q.z], b[q.w]);
 }
 
 // Elements k .. k + 4 of the four rows, a row a column; of the four columns, a k a column.
@@ -84,15 +65,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     if z >= u[3].w || row >= u[0].x || col >= u[0].y {
         return;
     }
-    var base_a = u[0].w;
-    var base_b = u[1].x;
-    var rest = z;
-    for (var d = u[3].y; d > 0u; d--) {
-        let w = u[3u + d];
-        base_a += (rest % w.x) * w.y;
-        base_b += (rest % w.x) * w.z;
-        rest /= w.x;
-    }
+    begin_batch(z);
     let pa0 = rows_at(base_a, row);
     let pa1 = rows_at(base_a, row + 4u);
     let pb0 = columns_at(base_b, col);

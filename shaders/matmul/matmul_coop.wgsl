@@ -1,4 +1,4 @@
-// use operands, store, put
+// use operands, quads, store, put
 // Matrix product y[z] = a[z] b[z], [m, k] x [k, n], operands of any strides, by the units of a GPU that multiply small matrices of f16 and sum in f32
 // (cooperative matrices: tensor cores, simdgroup matrices). Operands become f16 on their way to workgroup memory.
 // u: as in matmul_tiles.wgsl
@@ -24,9 +24,7 @@ alias Stored = f32;
 var<workgroup> tile_a: array<f16, MEMORY_A>;
 var<workgroup> tile_b: array<f16, MEMORY_B>;
 var<workgroup> result: array<f32, MEMORY_Y>;
-// Where the operands and the result of the workgroup begin, and its batch.
-var<private> base_a: u32;
-var<private> base_b: u32;
+// Where the result of the workgroup begins, and its batch.
 var<private> first: u32;
 var<private> batch: u32;
 

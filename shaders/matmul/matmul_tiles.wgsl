@@ -1,4 +1,4 @@
-// use operands, store, put
+// use operands, quads, store, put
 // Matrix product y[z] = a[z] b[z], [m, k] x [k, n], operands of any strides, in tiles of workgroup memory: for hardware. The next tile is read while one is summed.
 // u[0]: m, n, k, offset of a    u[1]: offset of b, row and column stride of a, row stride of b    u[2]: column stride of b, tiles along m and n, splits of k
 // u[3]: k of one split, number of batch dimensions, elements of one split's result, batch    u[4..10]: size, stride in a, stride in b of a batch dimension, outermost first
@@ -20,9 +20,7 @@ alias Stored = f32;
 
 var<workgroup> tile_a: array<vec4<f32>, MEMORY_A>;
 var<workgroup> tile_b: array<vec4<f32>, MEMORY_B>;
-// Where the operands and the result of the workgroup begin.
-var<private> base_a: u32;
-var<private> base_b: u32;
+// Where the result of the workgroup begins.
 var<private> first: u32;
 
 fn epilogue(i: u32, v: Stored) {

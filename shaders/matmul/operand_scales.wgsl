@@ -1,4 +1,4 @@
-// use operands
+// use operands, quads
 // The power of two by which each row of a, and each column of b, is multiplied so that its largest finite element lies in [2^14, 2^15), where f16 has it: for each
 // batch the rows, then the columns. A workgroup takes four of them.
 // u: as in matmul_tiles.wgsl
@@ -10,8 +10,6 @@
 const GROUP: u32 = 64u;
 
 var<workgroup> largest: array<vec4<u32>, GROUP>;
-var<private> base_a: u32;
-var<private> base_b: u32;
 
 // The bits of the magnitudes, which are ordered as they are; none of what is not finite.
 fn magnitude(v: vec4<f32>) -> vec4<u32> {

@@ -77,7 +77,9 @@ pub(super) static LIBRARIES: &[(&str, &str)] = &[
 
 /// Parts of kernels that several have in common, joined by `// use name` alike. They are the kernel's own: they read its bindings, and hooks in them can be replaced.
 pub(super) static PARTS: &[(&str, &str)] = &[
+    ("channels", include_str!("../../shaders/channels.wgsl")),
     ("operands", include_str!("../../shaders/operands.wgsl")),
+    ("quads", include_str!("../../shaders/quads.wgsl")),
     ("store", include_str!("../../shaders/store.wgsl")),
     ("put", include_str!("../../shaders/put.wgsl")),
 ];

@@ -215,7 +215,7 @@ impl Product {
         call.flops(2 * (self.count() * self.k) as u64)
     }
 
-    /// Put the bodies in that read operands in fours, for kernels that read blocks of four by four of them (operands.wgsl).
+    /// Put the bodies in that read operands in fours, for kernels that read blocks of four by four of them (quads.wgsl).
     fn widen_tiles<'c, 'a>(&self, mut call: Call<'c, 'a>) -> Call<'c, 'a> {
         for (name, reads, places, at, size, step) in
             [("a", self.a.reads, "rows_at", "row", "u[0].x", "u[1].z"), ("b", self.b.reads, "columns_at", "col", "u[0].y", "u[1].w")]

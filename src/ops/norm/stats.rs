@@ -81,22 +81,49 @@ impl Cut {
         Cut { s, width, parts: s.terms().div_ceil(part).max(1), lanes: if software { 1 } else { GROUP } }
     }
 
-    /// The texts that both shaders share; `joins`: for the second launch.
-    fn texts<'c, 'a>(&self, call: Call<'c, 'a>, joins: bool, loads: &[&'static str]) -> Call<'c, 'a> {
-        let mut call = call.set("WIDTH", format!("{}u", self.width)).set("ROWS", self.s.inner > 1);
-        if joins {
-            if self.lanes > 1 {
-                let walk = "    for (var j = 1u; j < LANES; j++) {\n        all += values[j];\n    }";
-                let body = format!("    values[lane] = v;\n    workgroupBarrier();\n    var all = values[0];\n{walk}\n    workgroupBarrier();\n    return all;");
-                call = call.set("LANES", format!("{}u", self.lanes)).hook("total", &body);
+    /// The launches of a kernel that joins shaders/channels.wgsl: over parts of channels, and a second that joins them where there are several.
+    /// `reads`: the hooks that load, what they read of which input, and the word with its offset. `own` puts in what is the kernel's own, told whether the launch
+    /// joins, and whether it ends.
+    fn launches(
+        &self,
+        ctx: &mut LaunchCtx<'_>,
+        name: &'static str,
+        reads: &[[&str; 3]],
+        flops: usize,
+        own: impl for<'c, 'a> Fn(Call<'c, 'a>, bool, bool) -> Call<'c, 'a>,
+    ) -> Result<()> {
+        let partial = (self.parts > 1).then(|| ctx.scratch(self.parts * self.s.all() * 8));
+        let passes: &[bool] = if partial.is_some() { &[false, true] } else { &[false] };
+        for &joins in passes {
+            let ends = joins || partial.is_none();
+            let mut call = ctx.call(name)?.hold_words().set("WIDTH", format!("{}u", self.width)).set("ROWS", self.s.inner > 1);
+            if joins {
+                call = call.hook("walk", "    return vec2<f32>(0.0);").hook("result", "    return joined(c, lane);");
+                call = reads.iter().fold(call, |call, [load, ..]| call.hook(load, "    return V(0.0);"));
+                if self.lanes > 1 {
+                    let walk = "    for (var j = 1u; j < LANES; j++) {\n        all += values[j];\n    }";
+                    let body = format!("    values[lane] = v;\n    workgroupBarrier();\n    var all = values[0];\n{walk}\n    workgroupBarrier();\n    return all;");
+                    call = call.set("LANES", format!("{}u", self.lanes)).hook("total", &body);
+                }
+            } else {
+                call = call.alias("V", element(self.width)).hook("joined", "    return vec2<f32>(0.0);");
+                for (n, [load, buffer, offset]) in reads.iter().enumerate() {
+                    call = loads(call, self.width, load, buffer, offset).input_as(buffer, n, element(self.width));
+                }
             }
-            call = call.hook("walk", "    return vec2<f32>(0.0);");
-            return loads.iter().fold(call, |call, load| call.hook(load, "    return V(0.0);"));
+            if let Some(partial) = partial {
+                call = if joins { call.read("partial", partial, "vec2<f32>") } else { call.write("partial", partial, "vec2<f32>") };
+            }
+            if !ends {
+                call = call.hook("finish", "    partial[part * u[0].x + c] = v;");
+            }
+            call = own(self.words(call, joins), joins, ends);
+            call.flops(if joins { 0 } else { flops * self.s.all() * self.s.terms() } as u64).grid_linear(self.groups(joins))?;
         }
-        call.hook("joined", "    return vec2<f32>(0.0);")
+        Ok(())
     }
 
-    /// The words that both begin with, but for the offset of x.
+    /// The words of shaders/channels.wgsl, with the offset of x.
     fn words<'c, 'a>(&self, call: Call<'c, 'a>, joins: bool) -> Call<'c, 'a> {
         let (s, parts) = (self.s, if joins { 1 } else { self.parts });
         let row = s.inner / self.width;
@@ -260,42 +287,23 @@ impl Op for BatchStats {
     fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {
         let s = Sizes::of(&ctx.inputs[0].meta.shape)?;
         let cut = Cut::of(s, ctx.inputs[0].aligned, ctx.caps);
-        let to = outputs(ctx);
-        let partial = (cut.parts > 1).then(|| ctx.scratch(cut.parts * s.all() * 8));
-        let passes: &[bool] = if partial.is_some() { &[false, true] } else { &[false] };
-        for &joins in passes {
-            let ends = joins || partial.is_none();
-            let floats = [0, 1, 2, 3].map(|n| ctx.float(n));
-            let mut call = cut.texts(ctx.call("batch_stats")?.hold_words().alias("V", if joins { "f32" } else { element(cut.width) }), joins, &["load"]);
-            if joins {
-                call = call.hook("statistics", "    return joined(c, lane);").hook("fold", "    return vec2<f32>(0.0);");
-            } else {
-                call = loads(call, cut.width, "load", "x", "u[0].w").input_as("x", 0, element(cut.width));
-                if cut.width == 4 {
-                    let four = "vec4<f32>(1.0)";
-                    let body = format!("    let m = dot(mean, {four}) * 0.25;\n    let d = mean - m;\n    return vec2<f32>(m, dot(squares, {four}) + count * dot(d, d));");
-                    call = call.hook("fold", &body);
-                }
-            }
-            if let Some(partial) = partial {
-                call = if joins { call.read("partial", partial, "vec2<f32>") } else { call.write("partial", partial, "vec2<f32>") };
+        let (to, floats) = (outputs(ctx), [0, 1, 2, 3].map(|n| ctx.float(n)));
+        cut.launches(ctx, "batch_stats", &[["load", "x", "u[0].w"]], 6, |mut call, joins, ends| {
+            if cut.width == 4 && !joins {
+                let four = "vec4<f32>(1.0)";
+                let body = format!("    let m = dot(mean, {four}) * 0.25;\n    let d = mean - m;\n    return vec2<f32>(m, dot(squares, {four}) + count * dot(d, d));");
+                call = call.hook("fold", &body);
             }
             if ends {
                 call = call.write("center", to[0], "f32");
-                call = if self.running {
-                    call.input("old_mean", 1).input("old_var", 2).write("new_mean", to[1], "f32").write("new_var", to[2], "f32")
-                } else {
-                    call.hook("move_running", "")
-                };
-            } else {
-                call = call.hook("finish", "    partial[part * u[0].x + c] = v;").hook("move_running", "");
             }
-            call = cut.words(call, joins);
-            call = if ends && self.running { call.offset(1).offset(2) } else { call.u32s(&[0, 0]) };
-            call = floats.into_iter().fold(call, Call::word);
-            call.flops(if joins { 0 } else { 6 * (s.all() * s.terms()) as u64 }).grid_linear(cut.groups(joins))?;
-        }
-        Ok(())
+            call = if ends && self.running {
+                call.input("old_mean", 1).input("old_var", 2).write("new_mean", to[1], "f32").write("new_var", to[2], "f32").offset(1).offset(2)
+            } else {
+                call.hook("move_running", "").u32s(&[0, 0])
+            };
+            floats.iter().fold(call, |call, f| call.word(*f))
+        })
     }
 
     fn batch(&self, ctx: &Batched<'_>) -> Result<Vec<Tensor>> {
@@ -374,40 +382,17 @@ impl Op for BatchSums {
         let s = Sizes::of(&ctx.inputs[0].meta.shape)?;
         let cut = Cut::of(s, ctx.inputs[0].aligned && ctx.inputs[1].aligned, ctx.caps);
         let to = outputs(ctx);
-        let partial = (cut.parts > 1).then(|| ctx.scratch(cut.parts * s.all() * 8));
-        let passes: &[bool] = if partial.is_some() { &[false, true] } else { &[false] };
-        for &joins in passes {
-            let ends = joins || partial.is_none();
-            let mut call = cut.texts(ctx.call("batch_sums")?.hold_words().alias("V", if joins { "f32" } else { element(cut.width) }), joins, &["load", "load_g"]);
-            if joins {
-                call = call.hook("sums", "    return joined(c, lane);");
-            } else {
-                call = loads(call, cut.width, "load", "x", "u[0].w");
-                call = loads(call, cut.width, "load_g", "g", "u[2].z").input_as("x", 0, element(cut.width)).input_as("g", 1, element(cut.width));
-                if cut.width == 4 {
-                    call = call.hook("fold", "    return (v.x + v.y) + (v.z + v.w);");
-                }
+        cut.launches(ctx, "batch_sums", &[["load", "x", "u[0].w"], ["load_g", "g", "u[2].z"]], 4, |mut call, joins, ends| {
+            if cut.width == 4 && !joins {
+                call = call.hook("fold", "    return (v.x + v.y) + (v.z + v.w);");
             }
-            if let Some(partial) = partial {
-                call = if joins { call.read("partial", partial, "vec2<f32>") } else { call.write("partial", partial, "vec2<f32>") };
-            }
-            call = call.input("center", 2);
-            let weighs = ends && self.affine;
+            call = if joins { call.u32(0) } else { call.offset(1) }.input("center", 2).offset(2);
             if ends {
-                call = if weighs { call.input("weight", 3) } else { call };
                 call = call.write("sum", to[0], "f32").write("along", to[1], "f32").write("scale", to[2], "f32");
-            } else {
-                call = call.hook("finish", "    partial[part * u[0].x + c] = v;");
             }
-            if !weighs {
-                call = call.hook("weight_of", "    return 1.0;");
-            }
-            call = cut.words(call, joins);
-            call = if joins { call.u32(0) } else { call.offset(1) }.offset(2);
-            call = if weighs { call.offset(3) } else { call.u32(0) }.u32s(&[0, 0, 0]);
-            call.flops(if joins { 0 } else { 4 * (s.all() * s.terms()) as u64 }).grid_linear(cut.groups(joins))?;
-        }
-        Ok(())
+            call = if ends && self.affine { call.input("weight", 3).offset(3) } else { call.hook("weight_of", "    return 1.0;").u32(0) };
+            call.u32s(&[0, 0, 0])
+        })
     }
 
     fn batch(&self, ctx: &Batched<'_>) -> Result<Vec<Tensor>> {
