@@ -222,10 +222,17 @@ fn run_guarded(gpu: &Arc<Gpu>, seen: &Seen) -> Result<Vec<String>> {
     for (n, (bytes, meta)) in after.iter().zip(&seen.outputs).enumerate() {
         let words: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let (start, end) = (BAND / 4, (BAND + meta.bytes()) / 4);
+        // The last of an odd number of halves shares its word with nothing, which stays as it was: a zero beside what poisoning left looks like poison.
+        let shared = (meta.dtype == DType::F16 && meta.numel() % 2 == 1).then(|| end - 1);
         let labels: Vec<&str> = seen.program.launches.iter().map(|l| &*l.label).collect();
         let mut say = |what: &str, at: usize| found.push(format!("{}: output {n} ({meta}): {what} {at}", labels.join(", ")));
         for (at, w) in words.iter().enumerate() {
             match *w {
+                _ if shared == Some(at) => {
+                    if w & 0xffff == GUARD & 0xffff {
+                        say("nothing was written to element", 2 * (at - start));
+                    }
+                }
                 GUARD | POISON if (start..end).contains(&at) => say("nothing was written to element", at - start),
                 _ if (start..end).contains(&at) => {}
                 GUARD => {}
