@@ -6,7 +6,7 @@ use super::super::plan::Fault;
 use super::launch::{LaunchCtx, Operand};
 use super::steps::{Load, Reg, Steps, Store, in_fours};
 use super::{Slots, build_steps, copies_needed, label};
-use crate::device::{Caps, GpuProgram, Slot, choices};
+use crate::device::{Caps, GpuProgram, Kind, Slot, choices};
 use crate::error::Result;
 use crate::graph::memory;
 use crate::tensor::{DType, Layout, Meta, Shape};
@@ -67,10 +67,13 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
     let flops = (numel * steps.steps.len()) as u64;
     if in_fours(shape) {
         let quads = numel / 4;
-        let all = quads.div_ceil(MAP_GROUP);
-        let most = caps.choices.number(&choices::MAP_GROUPS, &[quads.ilog2() as usize], MAP_GROUPS, |n| n < all);
+        let (all, runs) = (quads.div_ceil(MAP_GROUP), caps.kind == Kind::Software);
+        let rule = if runs { quads.div_ceil(MAP_GROUP * MAP_RUN).min(caps.max_groups as usize) } else { MAP_GROUPS };
+        let most = caps.choices.number(&choices::MAP_GROUPS, &[quads.ilog2() as usize], rule, |n| n < all);
         let groups = all.min(most);
-        ctx.call("map4")?.hold_words().u32s(&[quads, groups * MAP_GROUP]).flops(flops).with_epilogue4()?.grid(groups, 1, 1)?;
+        let each = if runs { quads.div_ceil(groups * MAP_GROUP) } else { groups * MAP_GROUP };
+        let call = ctx.call("map4")?.hold_words().set("RUNS", runs).u32s(&[quads, each]);
+        call.flops(flops).with_epilogue4()?.grid(groups, 1, 1)?;
     } else {
         ctx.call("map")?.hold_words().u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP))?;
     }
@@ -81,7 +84,9 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
 
 /// Invocations in a workgroup of the map shaders.
 const MAP_GROUP: usize = 64;
-/// Workgroups of map4: enough to fill any GPU; more only cost their start.
+/// Fours that an invocation of map4 takes, one after the other, where a processor runs it: what it reads next is then near.
+const MAP_RUN: usize = 8;
+/// Workgroups of map4 on hardware: enough to fill any GPU; more only cost their start.
 const MAP_GROUPS: usize = 4096;
 
 fn lower_root(canon: &Canon, group: &Group, root: u32, label: &str, program: &mut GpuProgram, slots: &mut Slots, caps: &Caps) -> Result<()> {
