@@ -1,4 +1,4 @@
-// A step of an optimizer over an arena, four elements an invocation. The rules in src/optim/ replace `update`; as it lies, it is plain gradient descent.
+// A step of an optimizer over an arena, RUN quads an invocation. The rules in src/optim/ replace `update`; as it lies, it is plain gradient descent.
 // u[0].xyz: quads of the arena, vec4s of floats that a group has, offset of the control of a scaled loss; then the floats of each group
 @group(0) @binding(0) var<uniform> u: array<vec4<u32>, 3>;
 @group(0) @binding(1) var<storage, read_write> values: array<vec4<f32>>;
@@ -8,6 +8,8 @@
 // Quads of one entry of the table: slices begin at multiples of it.
 const BLOCK: u32 = 16u;
 const SKIP: u32 = 0xffffffffu;
+// Quads of an invocation, side by side: a part of BLOCK.
+const RUN: u32 = 1u;
 
 fn floats(at: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(u[at]);
@@ -32,14 +34,16 @@ fn update(f: u32, g: vec4<f32>, p: vec4<f32>, i: u32) -> vec4<f32> {
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let i = gid.x + gid.y * groups.x * 64u;
-    if i >= u[0].x {
+    let first = (gid.x + gid.y * groups.x * 64u) * RUN;
+    if first >= u[0].x {
         return;
     }
-    let group = table[i / BLOCK];
+    let group = table[first / BLOCK];
     let s = scaling();
     if group == SKIP || s.y > 0.0 {
         return;
     }
-    values[i] = update(1u + group * u[0].y, grads[i] * s.x, values[i], i);
+    for (var i = first; i < first + RUN; i++) {
+        values[i] = update(1u + group * u[0].y, grads[i] * s.x, values[i], i);
+    }
 }

@@ -1,6 +1,6 @@
 //! The update as an operation of the graph: a rule applied to every element of an arena, in place.
 
-use crate::device::Slot;
+use crate::device::{Kind, Slot};
 use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
 use crate::error::{Error, Result};
 use crate::graph::{Arenas, Autocast, Key, LaunchCtx, Op, Slots};
@@ -67,6 +67,11 @@ impl<R: Fn(&[f32], f32, f32, &mut [f32]) -> f32, const F: usize, const S: usize>
     }
 }
 
+/// What an invocation takes, one after the other. On a processor what is read next should be near.
+fn run(ctx: &LaunchCtx<'_>) -> usize {
+    if ctx.caps.kind == Kind::Software { 8 } else { 1 }
+}
+
 /// Elements of one task of an update on the CPU.
 const TASK: usize = 1 << 13;
 
@@ -101,8 +106,14 @@ impl Update {
         let grads = ctx.inputs[arena].slot;
         for i in 0..n {
             if !ctx.lies_in(ctx.inputs[i].slot, grads, slices[i]) {
-                let n = ctx.inputs[i].meta.numel();
-                ctx.call("place")?.input("x", i).write("y", grads, "f32").u32(n).offset(i).u32(offsets[i]).grid_linear(n.div_ceil(64))?;
+                let (n, run) = (ctx.inputs[i].meta.numel(), run(ctx));
+                let (width, v) = if ctx.inputs[i].aligned && n.is_multiple_of(4) { (4, "vec4<f32>") } else { (1, "f32") };
+                let mut call = ctx.call("place")?.alias("V", v).set("RUN", format!("{run}u")).input_as("x", i, v).write("y", grads, v);
+                if width == 4 {
+                    call = call.hook("load", "    return x[(u[0].y >> 2u) + i];");
+                }
+                // Slices begin at multiples of 256 bytes.
+                call.u32(n / width).offset(i).u32s(&[offsets[i] / width, 0]).grid_linear((n / width).div_ceil(64 * run))?;
             }
         }
         Ok(())
@@ -241,9 +252,9 @@ impl Op for Update {
         }
         let states: Vec<Slot> = (0..self.rule.states.len()).map(|s| ctx.inputs[self.values() + 2 + s].slot).collect();
         let floats: Vec<_> = (0..ctx.float_count()).map(|n| ctx.float(n)).collect();
-        // Arenas are made of blocks of 256 bytes, so they are whole quads.
-        let (quads, quad) = (self.len / 4, "vec4<f32>");
-        let call = ctx.call("update")?.hook("update", self.rule.wgsl);
+        // Arenas are made of blocks of 256 bytes, so they are whole runs of quads.
+        let (quads, quad, run) = (self.len / 4, "vec4<f32>", run(ctx));
+        let call = ctx.call("update")?.hook("update", self.rule.wgsl).set("RUN", format!("{run}u"));
         let call = call.write("values", values, quad).read("grads", grads, quad).input("table", self.table());
         let call = states.iter().enumerate().fold(call, |c, (n, &s)| c.write(&format!("s{n}"), s, quad));
         let call = match self.scaled {
@@ -257,7 +268,7 @@ impl Op for Update {
                 .u32(0),
         };
         let call = call.flops(10 * self.len as u64);
-        floats.into_iter().fold(call, |c, f| c.word(f)).grid_linear(quads.div_ceil(64))
+        floats.into_iter().fold(call, |c, f| c.word(f)).grid_linear(quads.div_ceil(64 * run))
     }
 
     fn batch(&self, _: &crate::graph::Batched<'_>) -> Result<Vec<crate::graph::Tensor>> {
