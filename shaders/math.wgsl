@@ -104,6 +104,14 @@ fn exp_(x: f32) -> f32 {
     return select(y, x, is_nan(x));
 }
 
+// e^x for x <= 0 and NaN, 0 below -87: the exponentials of differences to the largest. 2 ulp.
+fn exp_below(x: f32) -> f32 {
+    let t = max(x, -87.0);
+    let n = floor(t * LOG2_E + 0.5);
+    let y = (1.0 + expm1_core((t - n * LN2_HI) - n * LN2_LO)) * pow2i(i32(n));
+    return select(select(y, 0.0, x < -87.0), x, is_nan(x));
+}
+
 // e^x - 1. 3 ulp.
 fn expm1_(x: f32) -> f32 {
     let t = clamp(x, -20.0, 60.0);

@@ -20,7 +20,7 @@ kernels! {
     "halves": "elementwise/halves.wgsl", "a value as halves, two to a word";
     "reduce": "reduce/reduce.wgsl", "sum, maximum or minimum over some dimensions, in parts";
     "arg": "reduce/arg.wgsl", "index of the largest or smallest element along a dimension";
-    "softmax": "softmax/softmax.wgsl", "softmax or its logarithm, a row an invocation";
+    "softmax": "softmax/softmax.wgsl", "softmax or its logarithm, rows each by one invocation or some";
     "softmax_part": "softmax/softmax_part.wgsl", "maximum and sum of exponentials of parts of long rows";
     "softmax_apply": "softmax/softmax_apply.wgsl", "softmax or its logarithm from each row's maximum and sum";
     "gather": "index/gather.wgsl", "elements at the places that an index names";
@@ -80,6 +80,7 @@ pub(super) static PARTS: &[(&str, &str)] = &[
     ("channels", include_str!("../../shaders/channels.wgsl")),
     ("operands", include_str!("../../shaders/operands.wgsl")),
     ("quads", include_str!("../../shaders/quads.wgsl")),
+    ("rows", include_str!("../../shaders/rows.wgsl")),
     ("store", include_str!("../../shaders/store.wgsl")),
     ("put", include_str!("../../shaders/put.wgsl")),
 ];

@@ -3,10 +3,10 @@
 use super::rows::Real;
 use super::table::{Arg, Misuse, OpEntry, Order, Sample};
 use super::view::ok;
-use crate::device::Slot;
+use crate::device::{Kind, Slot};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Call, Fuses, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
+use crate::graph::{Batched, Call, Fuses, LaunchCtx, Op, Saved, Saves, Slots, Tensor, in_fours};
 use crate::tensor::{DType, Layout, Meta, Shape};
 
 /// Over the last dimension.
@@ -15,8 +15,12 @@ struct Softmax {
     log: bool,
 }
 
-/// The longest row that one invocation takes alone; longer ones are cut into parts of at most this length.
-const ROW: usize = 512;
+/// The longest row that is not cut into parts, for more invocations to take.
+const ROW: usize = 4096;
+/// The longest of those parts.
+const PART: usize = 512;
+/// Invocations of a workgroup.
+const GROUP: usize = 64;
 
 /// Dimensions that count rows, after merging, that the shaders walk.
 const MAX_OUTER: usize = 4;
@@ -28,68 +32,117 @@ fn rows(layout: &Layout) -> (Vec<(usize, isize)>, isize) {
     (layout.permute(&outer).merged(), layout.strides()[last])
 }
 
-/// The words that all three shaders begin with.
-fn words<'c, 'a>(call: Call<'c, 'a>, layout: &Layout, terms: usize) -> Call<'c, 'a> {
-    let (outer, stride) = rows(layout);
-    let n = layout.shape[layout.shape.rank() - 1];
-    let of = |n: usize| outer.len().checked_sub(n + 1).map_or((1, 0), |i| outer[i]);
-    let mut call = call.u32s(&[layout.shape.numel() / n, terms]).offset(0).stride(stride);
-    for d in 0..MAX_OUTER {
-        call = call.u32(of(d).0);
+/// How the shaders read rows: the texts of shaders/rows.wgsl, and the words that all begin with.
+struct Rows {
+    layout: Layout,
+    /// Elements of a row.
+    n: usize,
+    /// How many rows there are.
+    count: usize,
+    /// Elements of a V.
+    width: usize,
+    /// Whether neighbours in memory are of one row.
+    along: bool,
+}
+
+impl Rows {
+    fn of(ctx: &LaunchCtx<'_>) -> Rows {
+        let layout = ctx.inputs[0].layout;
+        let n = layout.shape[layout.shape.rank() - 1];
+        let (outer, stride) = rows(&layout);
+        let even = ctx.prologue.is_some() || ctx.inputs[0].aligned && stride == 1 && outer.iter().all(|d| d.1 % 4 == 0);
+        let fours = even && n.is_multiple_of(4) && in_fours(&layout.shape);
+        let along = outer.last().is_none_or(|d| stride.abs() <= d.1.abs());
+        Rows { layout, n, count: layout.shape.numel() / n.max(1), width: if fours { 4 } else { 1 }, along }
     }
-    for d in 0..MAX_OUTER {
-        call = call.stride(of(d).1);
+
+    /// The texts, the binding of x, and the words.
+    fn read<'c, 'a>(&self, mut call: Call<'c, 'a>, prologue: bool) -> Call<'c, 'a> {
+        let (outer, stride) = rows(&self.layout);
+        call = call.set("OUTER", format!("{}u", outer.len()));
+        let mut element = "f32";
+        if self.width == 4 {
+            element = "vec4<f32>";
+            let each = ["x", "y", "z", "w"].map(|l| format!("exp_below(v.{l})")).join(", ");
+            call = call.alias("V", element).set("WIDTH", "4u").hook("load", "    return x[(u[0].z + i) >> 2u];");
+            call = call.hook("most", "    return max(max(v.x, v.y), max(v.z, v.w));").hook("power", &format!("    return V({each});"));
+            call = call.hook("add", "    return sums + v;");
+        }
+        if !prologue {
+            call = call.input_as("x", 0, element);
+        }
+        call = call.u32s(&[self.count, self.n / self.width]).offset(0).stride(stride * self.width as isize);
+        let of = |n: usize| outer.len().checked_sub(n + 1).map_or((1, 0), |i| outer[i]);
+        call = (0..MAX_OUTER).fold(call, |c, d| c.u32(of(d).0));
+        (0..MAX_OUTER).fold(call, |c, d| c.stride(of(d).1))
     }
-    call
+
+    fn stored<'c, 'a>(&self, call: Call<'c, 'a>) -> Result<Call<'c, 'a>> {
+        if self.width == 4 { call.with_epilogue4() } else { call.with_epilogue() }
+    }
+}
+
+/// The body of a hook that joins what the invocations of a row have.
+fn join_lanes(lanes: usize, join: &str) -> String {
+    let steps: Vec<String> = std::iter::successors(Some(lanes / 2), |n| (*n > 1).then_some(n / 2))
+        .map(|half| {
+            let joined = format!("values[index] = {join}(values[index], values[index + {half}u]);");
+            format!("    if index % {lanes}u < {half}u {{\n        {joined}\n    }}\n    workgroupBarrier();")
+        })
+        .collect();
+    let end = format!("    let all = values[index / {lanes}u * {lanes}u];\n    workgroupBarrier();\n    return all;");
+    format!("    values[index] = v;\n    workgroupBarrier();\n{}\n{end}", steps.join("\n"))
 }
 
 impl Softmax {
     /// Rows of up to [`ROW`] elements.
-    fn short(self, ctx: &mut LaunchCtx<'_>, layout: &Layout, n: usize) -> Result<()> {
-        let rows = layout.shape.numel() / n;
-        let bound = ctx.prologue.is_none();
-        let mut call = ctx.call("softmax")?.set("LOG", self.log).set("OUTER", outer(layout));
-        if bound {
-            call = call.input("x", 0);
+    fn short(self, ctx: &mut LaunchCtx<'_>, rows: &Rows) -> Result<()> {
+        // A processor's lanes have a row each. Those of hardware like neighbours in memory, and a few elements each.
+        let along = ctx.caps.kind != Kind::Software && rows.along;
+        let lanes = if along { (rows.n / rows.width / 4).next_power_of_two().clamp(1, GROUP) } else { 1 };
+        let prologue = ctx.prologue.is_some();
+        let mut call = ctx.call("softmax")?.set("LOG", self.log).set("LANES", format!("{lanes}u"));
+        if lanes > 1 {
+            call = call.hook("largest", &join_lanes(lanes, "max")).hook("total", &join_lanes(lanes, "plus"));
         }
-        words(call, layout, n).flops(20 * (rows * n) as u64).with_prologue(false).with_epilogue()?.grid_linear(rows.div_ceil(64))
+        call = rows.read(call, prologue).flops(20 * (rows.count * rows.n) as u64).with_prologue(rows.width == 4);
+        rows.stored(call)?.grid_linear((rows.count * lanes).div_ceil(GROUP))
     }
 
     /// Longer ones: maxima and sums of parts, these joined, then every element.
-    fn long(self, ctx: &mut LaunchCtx<'_>, layout: &Layout, n: usize) -> Result<()> {
-        let rows = layout.shape.numel() / n;
-        let bound = ctx.prologue.is_none();
-        let (mut from, mut terms): (Option<Slot>, usize) = (None, n);
+    fn long(self, ctx: &mut LaunchCtx<'_>, rows: &Rows) -> Result<()> {
+        let (count, fours, prologue) = (rows.count, rows.width == 4, ctx.prologue.is_some());
+        // A processor likes to read next what is near.
+        let runs = ctx.caps.kind == Kind::Software && rows.along;
+        let mut from: Option<(Slot, usize)> = None;
         let sums = loop {
-            let parts = terms.div_ceil(ROW);
-            let to = ctx.scratch(rows * parts * 8);
-            let mut call = ctx.call("softmax_part")?.set("OUTER", outer(layout));
-            call = match from {
-                Some(pairs) => call.hook("element", "    return vec2<f32>(0.0);").hook("load", "    return 0.0;").read("p", pairs, "vec2<f32>"),
-                None if bound => call.hook("pair", "    return element(row, k);").input("x", 0),
-                None => call.hook("pair", "    return element(row, k);"),
+            let terms = from.map_or(rows.n, |(_, parts)| parts);
+            let parts = terms.div_ceil(PART);
+            let to = ctx.scratch(count * parts * 8);
+            let call = ctx.call("softmax_part")?.set("RUNS", runs);
+            let call = match from {
+                Some((pairs, _)) => call
+                    .hook("result", "    return joined(row, first, end, by);")
+                    .hook("load", "    return 0.0;")
+                    .read("p", pairs, "vec2<f32>")
+                    .u32s(&[count, terms])
+                    .u32s(&[0; 10]),
+                None => rows.read(call.hook("joined", "    return vec2<f32>(0.0);"), prologue),
             };
-            call = words(call, layout, terms).u32s(&[parts, 0, 0, 0]).flops(10 * (rows * terms) as u64);
+            let mut call = call.u32s(&[parts, 0, 0, 0]).flops(10 * (count * terms) as u64);
             if from.is_none() {
-                call = call.with_prologue(false);
+                call = call.with_prologue(fours);
             }
-            call.write("y", to, "vec2<f32>").grid_linear((rows * parts).div_ceil(64))?;
+            call.write("y", to, "vec2<f32>").grid_linear((count * parts).div_ceil(GROUP))?;
             if parts == 1 {
                 break to;
             }
-            (from, terms) = (Some(to), parts);
+            from = Some((to, parts));
         };
-        let mut call = ctx.call("softmax_apply")?.set("LOG", self.log).set("OUTER", outer(layout));
-        if bound {
-            call = call.input("x", 0);
-        }
-        call = words(call.read("p", sums, "vec2<f32>"), layout, n).flops(10 * (rows * n) as u64);
-        call.with_prologue(false).with_epilogue()?.grid_linear((rows * n).div_ceil(64))
+        let call = ctx.call("softmax_apply")?.set("LOG", self.log).read("p", sums, "vec2<f32>");
+        let call = rows.read(call, prologue).flops(10 * (count * rows.n) as u64).with_prologue(fours);
+        rows.stored(call)?.grid_linear((count * rows.n / rows.width).div_ceil(GROUP))
     }
-}
-
-fn outer(layout: &Layout) -> String {
-    format!("{}u", rows(layout).0.len())
 }
 
 impl Op for Softmax {
@@ -151,11 +204,11 @@ impl Op for Softmax {
     }
 
     fn gpu(&self, ctx: &mut LaunchCtx<'_>) -> Result<()> {
-        let layout = ctx.inputs[0].layout;
-        match layout.shape[layout.shape.rank() - 1] {
-            _ if layout.shape.numel() == 0 => Ok(()),
-            n if n <= ROW => self.short(ctx, &layout, n),
-            n => self.long(ctx, &layout, n),
+        let rows = Rows::of(ctx);
+        match rows.n {
+            _ if rows.count * rows.n == 0 => Ok(()),
+            n if n <= ROW => self.short(ctx, &rows),
+            _ => self.long(ctx, &rows),
         }
     }
 
@@ -217,10 +270,10 @@ impl Tensor {
     }
 }
 
-/// Samples: short and long rows, other dimensions, sizes of 1, empty.
+/// Samples: short and long rows, in fours and not, other dimensions, sizes of 1, empty.
 fn samples(run: fn(&Tensor, isize) -> Result<Tensor>) -> Vec<Sample> {
     let cases: &[(&[usize], isize)] =
-        &[(&[7], 0), (&[3, 10], 1), (&[3, 5, 4], 1), (&[2, 3, 4, 5], 0), (&[4, 1], 1), (&[1, 1], 0), (&[2, 1031], -1), (&[0, 3], 1), (&[1031, 2], 0)];
+        &[(&[7], 0), (&[3, 10], 1), (&[3, 5, 4], 1), (&[2, 3, 4, 5], 0), (&[4, 1], 1), (&[1, 1], 0), (&[2, 1031], -1), (&[3, 36], 1), (&[1, 4100], 1), (&[2, 4101], -1), (&[0, 3], 1), (&[1031, 2], 0)];
     cases
         .iter()
         .map(|&(shape, dim)| {

@@ -1,7 +1,7 @@
 //! The update as an operation of the graph: a rule applied to every element of an arena, in place.
 
-use crate::device::{Kind, Slot};
 use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
+use crate::device::{Kind, Slot};
 use crate::error::{Error, Result};
 use crate::graph::{Arenas, Autocast, Key, LaunchCtx, Op, Slots};
 use crate::tensor::{DType, Meta};
