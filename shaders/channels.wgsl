@@ -13,9 +13,13 @@ var<workgroup> values: array<f32, 64>;
 var<private> row: u32;
 var<private> inner: u32;
 
-// Hook: the sum of what the invocations of a channel have. Where they are several, two barriers: values are written, values were read.
-fn total(v: f32, lane: u32) -> f32 {
+// Hook: the sum of what the invocations of a channel have; those of a workgroup, where they are several.
+fn total(v: f32, index: u32) -> f32 {
     return v;
+}
+
+fn plus(a: f32, b: f32) -> f32 {
+    return a + b;
 }
 
 // Elements of part p.

@@ -1,14 +1,11 @@
-// How kernels read rows of x for softmax: V by V.
-// The kernel has the words of softmax.wgsl, and the binding x.
+// How kernels read rows of x, V by V, for their softmax. The kernel has the binding x.
 
 alias V = f32;
 // Elements of a V.
 const WIDTH: u32 = 1u;
-// How many dimensions count the rows.
-const OUTER: u32 = 4u;
 const LOWEST: f32 = -3.40282347e38;
 
-// Hooks: a V; and what is made of one.
+// Hooks: a V (where softmax.wgsl has its words); and what is made of one.
 fn load(i: u32) -> V {
     return x[u[0].z + i];
 }
@@ -24,4 +21,17 @@ fn power(v: V) -> V {
 // Hook: sums in four chains; a single one is added to each in turn.
 fn add(sums: vec4<f32>, v: V) -> vec4<f32> {
     return vec4<f32>(sums.yzw, sums.x + v);
+}
+
+// Hooks: the largest of what the invocations of a row have, and its sum. `index`: the invocation's place in its workgroup.
+fn largest(v: f32, index: u32) -> f32 {
+    return v;
+}
+
+fn total(v: f32, index: u32) -> f32 {
+    return v;
+}
+
+fn plus(a: f32, b: f32) -> f32 {
+    return a + b;
 }

@@ -1,4 +1,4 @@
-// use math
+// use rows, math
 // Cross entropy of rows (a sample, at a position), put together: a workgroup owns one part of the rows of one model, LANES invocations one row of it.
 // u[0]: samples of a model, classes, positions (inner size), offset of x
 // u[1]: offset of the labels, offset of the weights, label to ignore, smoothing
@@ -10,12 +10,11 @@
 @group(0) @binding(4) var<storage, read_write> errors: array<atomic<u32>>;
 @group(0) @binding(5) var<storage, read_write> kept: array<f32>;
 @group(0) @binding(6) var<storage, read_write> loss: array<f32>;
-@group(0) @binding(7) var<storage, read_write> total: array<f32>;
+@group(0) @binding(7) var<storage, read_write> weighed: array<f32>;
 
 const SMOOTH: bool = true;
 const MEAN: bool = true;
 const LANES: u32 = 1u;
-const LOWEST: f32 = -3.40282347e38;
 
 var<workgroup> sums: array<vec2<f32>, 64>;
 var<workgroup> values: array<f32, 64>;
@@ -25,13 +24,9 @@ fn weight(a: u32, c: u32) -> f32 {
     return weights[u[1].y + a / u[2].z * u[0].y + c];
 }
 
-// Hooks: the largest of what the invocations of a row have, and its sum. Where they are several, two barriers: values are written, values were read.
-fn largest(v: f32, lane: u32) -> f32 {
-    return v;
-}
-
-fn total_of(v: f32, lane: u32) -> f32 {
-    return v;
+// Hook: an element.
+fn at(i: u32) -> f32 {
+    return x[i];
 }
 
 // Hook: what a part gives.
@@ -41,7 +36,7 @@ fn finish(part: u32, v: vec2<f32>) {
     } else {
         loss[part] = v.x;
     }
-    total[part] = v.y;
+    weighed[part] = v.y;
 }
 
 // Loss and weight of row i; the invocation whose `lane` is 0 keeps what the gradient needs.
@@ -51,21 +46,20 @@ fn row(i: u32, lane: u32) -> vec2<f32> {
     let a = i / inner;
     let base = u[0].w + a * classes * inner + (i - a * inner);
     var m = LOWEST;
-    for (var k = lane; k < classes; k += LANES) {
-        m = max(m, x[base + k * inner]);
+    for (var k = lane * WIDTH; k < classes; k += LANES * WIDTH) {
+        m = max(m, most(load(base + k * inner)));
     }
     // NaN and infinity make the whole row NaN: max may lose them, but the differences below don't.
     m = largest(m, lane);
-    // Four chains, taken in turn.
     var s = vec4<f32>(0.0);
-    for (var k = lane; k < classes; k += LANES) {
-        s = vec4<f32>(s.yzw, s.x + exp_(x[base + k * inner] - m));
+    for (var k = lane * WIDTH; k < classes; k += LANES * WIDTH) {
+        s = add(s, power(load(base + k * inner) - m));
     }
-    let offset = log_(total_of((s.x + s.y) + (s.z + s.w), lane));
+    let offset = log_(total((s.x + s.y) + (s.z + s.w), lane));
     let label = u32(labels[u[1].x + i]);
     let c = min(label, classes - 1u);
     let w = weight(a, c);
-    var v = w * ((x[base + c * inner] - m) - offset);
+    var v = w * ((at(base + c * inner) - m) - offset);
     var parts = w;
     if SMOOTH {
         // Smoothing spreads a part of the label over all classes.
@@ -74,11 +68,11 @@ fn row(i: u32, lane: u32) -> vec2<f32> {
         var weighs = vec4<f32>(0.0);
         for (var k = lane; k < classes; k += LANES) {
             let own = weight(a, k);
-            losses = vec4<f32>(losses.yzw, losses.x + own * ((x[base + k * inner] - m) - offset));
+            losses = vec4<f32>(losses.yzw, losses.x + own * ((at(base + k * inner) - m) - offset));
             weighs = vec4<f32>(weighs.yzw, weighs.x + own);
         }
-        v = (1.0 - smoothing) * v + smoothing / f32(classes) * total_of((losses.x + losses.y) + (losses.z + losses.w), lane);
-        parts = (1.0 - smoothing) * w + smoothing / f32(classes) * total_of((weighs.x + weighs.y) + (weighs.z + weighs.w), lane);
+        v = (1.0 - smoothing) * v + smoothing / f32(classes) * total((losses.x + losses.y) + (losses.z + losses.w), lane);
+        parts = (1.0 - smoothing) * w + smoothing / f32(classes) * total((weighs.x + weighs.y) + (weighs.z + weighs.w), lane);
     }
     let ignored = label == u[1].z;
     if lane == 0u {

@@ -6,6 +6,8 @@
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
+// How many dimensions count the rows.
+const OUTER: u32 = 4u;
 const LANES: u32 = 1u;
 const LOG: bool = false;
 
@@ -13,19 +15,6 @@ var<workgroup> values: array<f32, 64>;
 
 fn epilogue(i: u32, v: V) {
     y[i] = v;
-}
-
-// Hooks: the largest of what the invocations of a row have, and its sum. Where they are several, values are written, joined by halves, and were read.
-fn largest(v: f32, index: u32) -> f32 {
-    return v;
-}
-
-fn total(v: f32, index: u32) -> f32 {
-    return v;
-}
-
-fn plus(a: f32, b: f32) -> f32 {
-    return a + b;
 }
 
 @compute @workgroup_size(64)

@@ -6,6 +6,8 @@
 @group(0) @binding(2) var<storage, read> p: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
+// How many dimensions count the rows.
+const OUTER: u32 = 4u;
 const LOG: bool = false;
 
 fn epilogue(i: u32, v: V) {

@@ -7,6 +7,8 @@
 @group(0) @binding(2) var<storage, read> p: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec2<f32>>;
 
+// How many dimensions count the rows.
+const OUTER: u32 = 4u;
 // Whether a part is a run of its row, or every so-manieth of it.
 const RUNS: bool = true;
 

@@ -2,6 +2,7 @@
 
 mod create;
 mod custom;
+mod join;
 mod row_op;
 pub mod rows;
 mod table;

@@ -1,5 +1,6 @@
 //! softmax and log_softmax: along the last dimension as one op; other dimensions are brought there by a view.
 
+use super::join::{join_lanes, rows_in_fours};
 use super::rows::Real;
 use super::table::{Arg, Misuse, OpEntry, Order, Sample};
 use super::view::ok;
@@ -63,10 +64,7 @@ impl Rows {
         let mut element = "f32";
         if self.width == 4 {
             element = "vec4<f32>";
-            let each = ["x", "y", "z", "w"].map(|l| format!("exp_below(v.{l})")).join(", ");
-            call = call.alias("V", element).set("WIDTH", "4u").hook("load", "    return x[(u[0].z + i) >> 2u];");
-            call = call.hook("most", "    return max(max(v.x, v.y), max(v.z, v.w));").hook("power", &format!("    return V({each});"));
-            call = call.hook("add", "    return sums + v;");
+            call = rows_in_fours(call).hook("load", "    return x[(u[0].z + i) >> 2u];");
         }
         if !prologue {
             call = call.input_as("x", 0, element);
@@ -80,18 +78,6 @@ impl Rows {
     fn stored<'c, 'a>(&self, call: Call<'c, 'a>) -> Result<Call<'c, 'a>> {
         if self.width == 4 { call.with_epilogue4() } else { call.with_epilogue() }
     }
-}
-
-/// The body of a hook that joins what the invocations of a row have.
-fn join_lanes(lanes: usize, join: &str) -> String {
-    let steps: Vec<String> = std::iter::successors(Some(lanes / 2), |n| (*n > 1).then_some(n / 2))
-        .map(|half| {
-            let joined = format!("values[index] = {join}(values[index], values[index + {half}u]);");
-            format!("    if index % {lanes}u < {half}u {{\n        {joined}\n    }}\n    workgroupBarrier();")
-        })
-        .collect();
-    let end = format!("    let all = values[index / {lanes}u * {lanes}u];\n    workgroupBarrier();\n    return all;");
-    format!("    values[index] = v;\n    workgroupBarrier();\n{}\n{end}", steps.join("\n"))
 }
 
 impl Softmax {

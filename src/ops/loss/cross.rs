@@ -4,7 +4,8 @@ use super::nll::{Nll, NllGrad, Sizes, joined, parted};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::device::{Kind, Slot};
 use crate::error::{Error, Result};
-use crate::graph::{Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled};
+use crate::graph::{Batched, Call, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled, in_fours};
+use crate::ops::join::{join_lanes, rows_in_fours};
 use crate::ops::rows::Real;
 use crate::tensor::{DType, Meta, Shape};
 use std::borrow::Cow;
@@ -47,6 +48,20 @@ fn peak(row: &[f32]) -> (f32, f32) {
     let max = row.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
     let sum: f64 = row.chunks(64).map(|part| f64::from(part.iter().map(|&x| Real::exp(x - max)).sum::<f32>())).sum();
     (max, sum.ln() as f32)
+}
+
+/// Whether fours of the logits are of one row, wherever the batch ends.
+fn in_rows_of_fours(ctx: &LaunchCtx<'_>, s: Sizes) -> bool {
+    s.inner == 1 && s.classes.is_multiple_of(4) && ctx.inputs[0].aligned && in_fours(&ctx.inputs[0].meta.shape)
+}
+
+/// How both kernels read logits.
+fn logits<'c, 'a>(call: Call<'c, 'a>, fours: bool) -> Call<'c, 'a> {
+    if fours {
+        rows_in_fours(call).hook("load", "    return x[i >> 2u];").input_as("x", 0, "vec4<f32>")
+    } else {
+        call.hook("load", "    return x[i];").input("x", 0)
+    }
 }
 
 impl Cross {
@@ -196,15 +211,16 @@ impl Op for Cross {
         }
         let partial = (parts > 1).then(|| ctx.scratch(self.models * parts * 8));
         let (sharing, smoothing) = self.of.sharing(ctx, 2, s);
+        let fours = in_rows_of_fours(ctx, s);
         let mut call = ctx.call("cross_entropy")?.set("SMOOTH", self.of.smooth).set("MEAN", self.mean).set("LANES", format!("{lanes}u"));
         if lanes > 1 {
-            let over = |join: &str| {
-                let walk = format!("    for (var j = 1u; j < LANES; j++) {{\n        all = {join};\n    }}");
-                format!("    values[lane] = v;\n    workgroupBarrier();\n    var all = values[0];\n{walk}\n    workgroupBarrier();\n    return all;")
-            };
-            call = call.hook("largest", &over("max(all, values[j])")).hook("total_of", &over("all + values[j]"));
+            // The invocations of a workgroup have a row together.
+            call = call.hook("largest", &join_lanes(lanes, "max")).hook("total", &join_lanes(lanes, "plus"));
         }
-        call = call.input("x", 0).input("labels", 1);
+        call = logits(call, fours).input("labels", 1);
+        if fours {
+            call = call.hook("at", "    return x[i >> 2u][i & 3u];");
+        }
         call = if self.of.weighted { call.input("weights", 2) } else { call.hook("weight", "    return 1.0;") };
         call = call.write("errors", Slot::Errors, "atomic<u32>").write("kept", to[2], "f32");
         call = call.u32s(&[s.n / self.models, s.classes, s.inner]).offset(0).offset(1);
@@ -212,7 +228,7 @@ impl Op for Cross {
         call = call.stride(self.of.ignore as isize).word(smoothing).u32s(&[cut, parts, sharing, self.models]).word(error).u32s(&[0, 0, 0]);
         call = call.flops(20 * (self.models * rows * s.classes) as u64);
         let groups = self.models * parts;
-        let Some(partial) = partial else { return call.write("loss", to[0], "f32").write("total", to[1], "f32").grid_linear(groups) };
+        let Some(partial) = partial else { return call.write("loss", to[0], "f32").write("weighed", to[1], "f32").grid_linear(groups) };
         call.hook("finish", "    parts[part] = v;").write("parts", partial, "vec2<f32>").grid_linear(groups)?;
         let call = ctx.call("cross_entropy_sum")?.set("MEAN", self.mean).read("parts", partial, "vec2<f32>");
         call.write("loss", to[0], "f32").write("total", to[1], "f32").u32s(&[parts, self.models, 0, 0]).grid_linear(self.models)
@@ -335,13 +351,23 @@ impl Op for CrossGrad {
             return Ok(());
         }
         let (sharing, smoothing) = of.sharing(ctx, 4, s);
+        let fours = in_rows_of_fours(ctx, s);
+        let vs = numel / if fours { 4 } else { 1 };
         let mut call = ctx.call("cross_entropy_grad")?.hold_words().set("SMOOTH", of.smooth).set("MEAN", self.0.mean);
-        call = call.input("x", 0).input("labels", 1).input("kept", 2).input("total", 3);
+        call = logits(call, fours).input("labels", 1).input("kept", 2).input("weighed", 3);
         call = if of.weighted { call.input("weights", 4) } else { call.hook("weight", "    return 1.0;") };
-        call = call.u32s(&[numel, s.classes, s.inner]).offset(0).offset(1);
+        if fours {
+            let four = |of: &dyn Fn(usize) -> String| (0..4).map(of).collect::<Vec<_>>().join(", ");
+            let weights = four(&|n| format!("weight(a, c + {n}u)"));
+            let own = four(&|n| format!("c + {n}u == label"));
+            call = call.alias("B", "vec4<bool>").hook("weights_of", &format!("    return V({weights});")).hook("own", &format!("    return B({own});"));
+        }
+        call = call.u32s(&[vs, s.classes, s.inner]).offset(0).offset(1);
         call = if of.weighted { call.offset(4) } else { call.u32(0) };
         call = call.stride(of.ignore as isize).word(smoothing).offset(2).offset(3).u32s(&[sharing, s.n / self.0.models]);
-        call.flops(10 * numel as u64).with_epilogue()?.grid_linear(numel.div_ceil(64))
+        call = call.flops(10 * numel as u64);
+        call = if fours { call.with_epilogue4()? } else { call.with_epilogue()? };
+        call.grid_linear(vs.div_ceil(GROUP))
     }
 
     fn batch(&self, ctx: &Batched<'_>) -> Result<Vec<Tensor>> {

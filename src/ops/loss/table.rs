@@ -78,6 +78,10 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
                 (&[2, 70], true, -100, Reduction::Mean, 0.2),
                 (&[1100, 3], true, 1, Reduction::Mean, 0.0),
                 (&[2, 1031], false, -100, Reduction::Mean, 0.0),
+                // In fours, and on hardware by the invocations of a workgroup.
+                (&[3, 8], true, 1, Reduction::Mean, 0.3),
+                (&[5, 4], false, -100, Reduction::Sum, 0.0),
+                (&[3, 68], true, 2, Reduction::Mean, 0.0),
             ];
             samples(&[CASES, more].concat(), Tensor::cross_entropy_with)
         },
