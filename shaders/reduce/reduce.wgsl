@@ -1,10 +1,10 @@
 // use math, layout
 // Sum, maximum or minimum over some dimensions: one invocation per part of an output. With one part an output that is the whole; otherwise
-// the parts go to scratch, [parts, outputs], and a second launch of this shader reduces them. Part p owns the terms p, p + parts, ...
-// Where neighbours come in fours, V is vec4<f32>, and what is counted here (outputs, or terms) is fours of them.
+// the parts go to scratch, [parts, outputs], and a second launch of this shader reduces them. Part p owns a run of terms, or the terms p, p + parts, ...
+// Where neighbours come in fours, V is vec4<f32>, and what is counted here (outputs, or terms) is fours of them, or sixteens.
 // u[0]: outputs, terms of each, parts of each, offset of x
 // u[1], u[2]: sizes and strides of the kept dimensions, innermost first; u[3], u[4]: those of the reduced ones
-// u[5]: a step of `parts` terms, as (outer, inner)
+// u[5]: a step of a part's terms, as (outer, inner)
 @group(0) @binding(0) var<uniform> u: array<vec4<u32>, 6>;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
@@ -15,6 +15,9 @@ const KEPT: u32 = 4u;
 const REDUCED: u32 = 4u;
 // Whether neighbours take neighbouring terms (the innermost dimension is reduced) or neighbouring outputs.
 const ROWS: bool = true;
+const RUNS: bool = true;
+// Whether an invocation has four neighbouring fours of outputs.
+const ACROSS: bool = false;
 
 fn load(i: u32) -> V {
     return x[u[0].w + i];
@@ -51,7 +54,7 @@ fn term(t: vec2<u32>) -> u32 {
     return inner + place(t.x, vec4<u32>(u[3].yzw, 1u), vec4<u32>(u[4].yzw, 0u), REDUCED - 1u);
 }
 
-// The term `parts` further on, without a division.
+// The part's next term, without a division.
 fn after(t: vec2<u32>) -> vec2<u32> {
     let next = t + u[5].xy;
     if REDUCED <= 1u {
@@ -72,13 +75,31 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     let part = select(j / outputs, j % parts, ROWS);
     let o = select(j % outputs, j / parts, ROWS);
     let base = place(o, u[1], u[2], KEPT);
-    let count = (terms + parts - 1u - part) / parts;
-    var t = vec2<u32>(part / u[3].x, part % u[3].x);
+    let run = (terms + parts - 1u) / parts;
+    let first = select(part, part * run, RUNS);
+    let count = select((terms + parts - 1u - part) / parts, min(max(terms, first) - first, run), RUNS);
+    var t = vec2<u32>(first / u[3].x, first % u[3].x);
     // Four chains: each is short enough for its rounding, and none waits for another.
     var a = V(start());
     var b = a;
     var c = a;
     var d = a;
+    if ACROSS {
+        for (var k = 0u; k < count; k++) {
+            let at = base + term(t);
+            a = join_all(a, load(at));
+            b = join_all(b, load(at + 4u));
+            c = join_all(c, load(at + 8u));
+            d = join_all(d, load(at + 12u));
+            t = after(t);
+        }
+        let i = 4u * (part * outputs + o);
+        finish(i, a);
+        finish(i + 1u, b);
+        finish(i + 2u, c);
+        finish(i + 3u, d);
+        return;
+    }
     for (var k = 0u; k + 4u <= count; k += 4u) {
         let t1 = after(t);
         let t2 = after(t1);

@@ -80,21 +80,27 @@ struct Pass {
     terms: usize,
     parts: usize,
     fours: Fours,
+    /// Whether those are outputs that lie in sixteens, too, wherever the batch ends.
+    sixteens: bool,
 }
 
 impl Pass {
     fn launch(mut self, kind: Kind, ctx: &mut LaunchCtx<'_>) -> Result<()> {
         let prologue = ctx.prologue.is_some();
         let flops = self.outputs * self.terms;
-        // Fours of terms or outputs are counted as one, four apart.
+        // A processor likes to read next what is near: a part is a run of terms, and an invocation has more than one four of outputs.
+        let runs = ctx.caps.kind == device::Kind::Software;
+        let across = runs && self.sixteens;
+        let width = if across { 16 } else { 4 };
+        // Fours (or sixteens) of terms or outputs are counted as one, as many apart.
         let in_four = match self.fours {
             Fours::None => None,
             Fours::Outputs => Some((&mut self.outputs, &mut self.runs[0])),
             Fours::Terms => Some((&mut self.terms, &mut self.runs[1])),
         };
         if let Some((count, dims)) = in_four {
-            *count /= 4;
-            dims.iter_mut().rev().take(1).for_each(|d| *d = (d.0 / 4, 4));
+            *count /= width;
+            dims.iter_mut().rev().take(1).for_each(|d| *d = (d.0 / width, width as isize));
         }
         let wide = self.fours != Fours::None;
         let [kept, reduced] = &self.runs;
@@ -105,6 +111,8 @@ impl Pass {
             .set("KEPT", format!("{}u", kept.len()))
             .set("REDUCED", format!("{}u", reduced.len()))
             .set("ROWS", along_rows(&self.runs))
+            .set("RUNS", runs)
+            .set("ACROSS", across)
             .u32s(&[self.outputs, self.terms, self.parts]);
         call = joins(call, kind, self.fours);
         let element = if wide { "vec4<f32>" } else { "f32" };
@@ -126,7 +134,8 @@ impl Pass {
                 call = call.stride(of(n).1);
             }
         }
-        call = call.u32s(&[self.parts / inner, self.parts % inner, 0, 0]).flops(flops as u64);
+        let by = if runs { 1 } else { self.parts };
+        call = call.u32s(&[by / inner, by % inner, 0, 0]).flops(flops as u64);
         if self.from.is_none() {
             call = call.with_prologue(wide);
         }
@@ -149,7 +158,10 @@ pub(super) fn reduce(op: Reduce, ctx: &mut LaunchCtx<'_>) -> Result<()> {
     loop {
         let parts = terms.div_ceil(terms_of_part(terms, by, ctx.caps)).max(1);
         let to = (parts > 1).then(|| ctx.scratch(outputs * parts * size_of::<f32>()));
-        Pass { from, to, runs, outputs, terms, parts, fours: by }.launch(op.kind, ctx)?;
+        // In the second launch all outputs are one run, of which the first dimension may be a batch.
+        let whole = from.is_none() || ctx.outputs[0].1.shape.get(1..).is_some_and(|rest| rest.iter().product::<usize>().is_multiple_of(16));
+        let sixteens = by == Fours::Outputs && whole && runs[0].last().is_some_and(|d| d.0.is_multiple_of(16));
+        Pass { from, to, runs, outputs, terms, parts, fours: by, sixteens }.launch(op.kind, ctx)?;
         if to.is_none() {
             return Ok(());
         }

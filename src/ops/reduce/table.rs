@@ -18,6 +18,8 @@ const CASES: &[Case] = &[
     (&[2, 3, 2, 3, 2], &[1, 3], false),
     (&[1031], &[0], false),
     (&[5, 3, 211], &[0, 2], false),
+    // In sixteens, twice.
+    (&[2, 300, 32], &[1], false),
 ];
 
 /// Samples over [`CASES`] and `more`.
