@@ -5,7 +5,7 @@ use super::scatter::Scatter;
 use crate::device::Slot;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
-use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
+use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, in_fours};
 use crate::tensor::{Layout, Meta};
 
 /// Inputs: x and an index of the output's shape (often a small one, expanded). Output element [a, j, b] is x[a, index[a, j, b], b].
@@ -98,16 +98,17 @@ impl Op for Gather {
             return Ok(());
         }
         let word = ctx.check(super::message(self.name, size));
-        let call = ctx.call("gather")?.alias("T", x.dtype.wgsl()).input("x", 0).input("index", 1);
-        let call = call.write("errors", Slot::Errors, "atomic<u32>").u32s(&[numel, size, places, inner]);
-        lines
-            .words(call)
-            .offset(1)
-            .offset(0)
-            .word(word)
-            .u32s(&[0, 0])
-            .with_epilogue()?
-            .grid_linear(numel.div_ceil(64))
+        // Whole slices are taken in fours.
+        let fours = inner.is_multiple_of(4) && lines.strides[2] == 0 && ctx.inputs[0].aligned && in_fours(&ctx.outputs[0].1.shape);
+        let (width, element) = if fours { (4, format!("vec4<{}>", x.dtype.wgsl())) } else { (1, x.dtype.wgsl().to_string()) };
+        let mut call = ctx.call("gather")?.hold_words().alias("T", &element).set("WIDTH", format!("{width}u"));
+        if fours {
+            call = call.hook("load", "    return x[i >> 2u];");
+        }
+        call = call.input_as("x", 0, &element).input("index", 1).write("errors", Slot::Errors, "atomic<u32>");
+        call = lines.words(call.u32s(&[numel / width, size, places, inner])).offset(1).offset(0).word(word).u32s(&[0, 0]);
+        call = if fours { call.with_epilogue4()? } else { call.with_epilogue()? };
+        call.grid_linear((numel / width).div_ceil(64))
     }
 
     fn saves(&self) -> Saves {

@@ -15,7 +15,7 @@ const CASES: &[(&[usize], usize, &[usize])] = &[
 ];
 
 /// Shape, dim, the index's length.
-const LISTS: &[(&[usize], isize, usize)] = &[(&[7], 0, 9), (&[5, 3], 0, 4), (&[2, 6, 3], 1, 11), (&[2, 3], -1, 1), (&[3, 2], 0, 0), (&[300, 40], 0, 1009)];
+const LISTS: &[(&[usize], isize, usize)] = &[(&[7], 0, 9), (&[5, 3], 0, 4), (&[2, 6, 3], 1, 11), (&[2, 6, 4], 1, 5), (&[2, 3], -1, 1), (&[3, 2], 0, 0), (&[300, 40], 0, 1009)];
 
 pub(in crate::ops) static OPS: &[OpEntry] = &[
     OpEntry {
