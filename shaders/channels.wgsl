@@ -1,6 +1,7 @@
 // How kernels sum over the channels of x [models, n, channels, inner]: one invocation per part of a channel, which it reads once. Where a channel has several
 // parts they go to scratch, [parts, channels], and a second launch of the kernel joins them, LANES invocations a channel.
-// The kernel has the words of them, V (in which elements are counted), WIDTH, and `walk`, `joined` and `finish`: what a part gives, what a channel's parts give, and what to do with either.
+// The kernel has the words of them, V (in which elements are counted), WIDTH, and `walk`, `joined` and `finish`: what a part gives, what a channel's parts give,
+// and what to do with either.
 // u[0]: channels of all models, elements of a channel, parts of each    u[1]: channels of a model, elements of a row (inner), a step of `parts` elements as
 // (image, element of its row)    u[2]: images of a model, parts to join
 
@@ -16,10 +17,6 @@ var<private> inner: u32;
 // Hook: the sum of what the invocations of a channel have; those of a workgroup, where they are several.
 fn total(v: f32, index: u32) -> f32 {
     return v;
-}
-
-fn plus(a: f32, b: f32) -> f32 {
-    return a + b;
 }
 
 // Elements of part p.

@@ -31,7 +31,3 @@ fn largest(v: f32, index: u32) -> f32 {
 fn total(v: f32, index: u32) -> f32 {
     return v;
 }
-
-fn plus(a: f32, b: f32) -> f32 {
-    return a + b;
-}

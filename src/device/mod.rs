@@ -67,6 +67,12 @@ impl Caps {
         (self.kind == Kind::Software).then_some(60_000)
     }
 
+    /// Whether an invocation should take a run of neighbours. A processor runs lanes to the end before the next: what is read next should be near. On hardware
+    /// neighbouring invocations take neighbours.
+    pub(crate) fn takes_runs(&self) -> bool {
+        self.kind == Kind::Software
+    }
+
     /// WebGPU's default limits and no features: what every device has.
     pub fn floor() -> Caps {
         Caps {

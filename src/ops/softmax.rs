@@ -1,10 +1,10 @@
 //! softmax and log_softmax: along the last dimension as one op; other dimensions are brought there by a view.
 
-use super::join::{join_lanes, rows_in_fours};
+use super::join::{join_lanes, larger, plus, rows_in_fours};
 use super::rows::Real;
 use super::table::{Arg, Misuse, OpEntry, Order, Sample};
 use super::view::ok;
-use crate::device::{Kind, Slot};
+use crate::device::Slot;
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
 use crate::graph::{Batched, Call, Fuses, LaunchCtx, Op, Saved, Saves, Slots, Tensor, in_fours};
@@ -35,7 +35,9 @@ fn rows(layout: &Layout) -> (Vec<(usize, isize)>, isize) {
 
 /// How the shaders read rows: the texts of shaders/rows.wgsl, and the words that all begin with.
 struct Rows {
-    layout: Layout,
+    /// Sizes and strides of the dimensions that count the rows, and the stride along a row.
+    outer: Vec<(usize, isize)>,
+    stride: isize,
     /// Elements of a row.
     n: usize,
     /// How many rows there are.
@@ -54,12 +56,12 @@ impl Rows {
         let even = ctx.prologue.is_some() || ctx.inputs[0].aligned && stride == 1 && outer.iter().all(|d| d.1 % 4 == 0);
         let fours = even && n.is_multiple_of(4) && in_fours(&layout.shape);
         let along = outer.last().is_none_or(|d| stride.abs() <= d.1.abs());
-        Rows { layout, n, count: layout.shape.numel() / n.max(1), width: if fours { 4 } else { 1 }, along }
+        Rows { n, count: layout.shape.numel() / n.max(1), width: if fours { 4 } else { 1 }, along, outer, stride }
     }
 
     /// The texts, the binding of x, and the words.
     fn read<'c, 'a>(&self, mut call: Call<'c, 'a>, prologue: bool) -> Call<'c, 'a> {
-        let (outer, stride) = rows(&self.layout);
+        let outer = &self.outer;
         call = call.set("OUTER", format!("{}u", outer.len()));
         let mut element = "f32";
         if self.width == 4 {
@@ -69,7 +71,7 @@ impl Rows {
         if !prologue {
             call = call.input_as("x", 0, element);
         }
-        call = call.u32s(&[self.count, self.n / self.width]).offset(0).stride(stride * self.width as isize);
+        call = call.u32s(&[self.count, self.n / self.width]).offset(0).stride(self.stride * self.width as isize);
         let of = |n: usize| outer.len().checked_sub(n + 1).map_or((1, 0), |i| outer[i]);
         call = (0..MAX_OUTER).fold(call, |c, d| c.u32(of(d).0));
         (0..MAX_OUTER).fold(call, |c, d| c.stride(of(d).1))
@@ -84,12 +86,12 @@ impl Softmax {
     /// Rows of up to [`ROW`] elements.
     fn short(self, ctx: &mut LaunchCtx<'_>, rows: &Rows) -> Result<()> {
         // A processor's lanes have a row each. Those of hardware like neighbours in memory, and a few elements each.
-        let along = ctx.caps.kind != Kind::Software && rows.along;
+        let along = !ctx.caps.takes_runs() && rows.along;
         let lanes = if along { (rows.n / rows.width / 4).next_power_of_two().clamp(1, GROUP) } else { 1 };
         let prologue = ctx.prologue.is_some();
         let mut call = ctx.call("softmax")?.set("LOG", self.log).set("LANES", format!("{lanes}u"));
         if lanes > 1 {
-            call = call.hook("largest", &join_lanes(lanes, "max")).hook("total", &join_lanes(lanes, "plus"));
+            call = call.hook("largest", &join_lanes(lanes, larger)).hook("total", &join_lanes(lanes, plus));
         }
         call = rows.read(call, prologue).flops(20 * (rows.count * rows.n) as u64).with_prologue(rows.width == 4);
         rows.stored(call)?.grid_linear((rows.count * lanes).div_ceil(GROUP))
@@ -98,8 +100,7 @@ impl Softmax {
     /// Longer ones: maxima and sums of parts, these joined, then every element.
     fn long(self, ctx: &mut LaunchCtx<'_>, rows: &Rows) -> Result<()> {
         let (count, fours, prologue) = (rows.count, rows.width == 4, ctx.prologue.is_some());
-        // A processor likes to read next what is near.
-        let runs = ctx.caps.kind == Kind::Software && rows.along;
+        let runs = ctx.caps.takes_runs() && rows.along;
         let mut from: Option<(Slot, usize)> = None;
         let sums = loop {
             let terms = from.map_or(rows.n, |(_, parts)| parts);

@@ -1,7 +1,7 @@
 //! The update as an operation of the graph: a rule applied to every element of an arena, in place.
 
+use crate::device::Slot;
 use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
-use crate::device::{Kind, Slot};
 use crate::error::{Error, Result};
 use crate::graph::{Arenas, Autocast, Key, LaunchCtx, Op, Slots};
 use crate::tensor::{DType, Meta};
@@ -67,9 +67,9 @@ impl<R: Fn(&[f32], f32, f32, &mut [f32]) -> f32, const F: usize, const S: usize>
     }
 }
 
-/// What an invocation takes, one after the other. On a processor what is read next should be near.
+/// What an invocation takes, one after the other.
 fn run(ctx: &LaunchCtx<'_>) -> usize {
-    if ctx.caps.kind == Kind::Software { 8 } else { 1 }
+    if ctx.caps.takes_runs() { 8 } else { 1 }
 }
 
 /// Elements of one task of an update on the CPU.

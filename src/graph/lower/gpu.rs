@@ -6,7 +6,7 @@ use super::super::plan::Fault;
 use super::launch::{LaunchCtx, Operand};
 use super::steps::{Load, Reg, Steps, Store, in_fours};
 use super::{Slots, build_steps, copies_needed, label};
-use crate::device::{Caps, GpuProgram, Kind, Slot, choices};
+use crate::device::{Caps, GpuProgram, Slot, choices};
 use crate::error::Result;
 use crate::graph::memory;
 use crate::tensor::{DType, Layout, Meta, Shape};
@@ -67,7 +67,7 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
     let flops = (numel * steps.steps.len()) as u64;
     if in_fours(shape) {
         let quads = numel / 4;
-        let (all, runs) = (quads.div_ceil(MAP_GROUP), caps.kind == Kind::Software);
+        let (all, runs) = (quads.div_ceil(MAP_GROUP), caps.takes_runs());
         let rule = if runs { quads.div_ceil(MAP_GROUP * MAP_RUN).min(caps.max_groups as usize) } else { MAP_GROUPS };
         let most = caps.choices.number(&choices::MAP_GROUPS, &[quads.ilog2() as usize], rule, |n| n < all);
         let groups = all.min(most);
@@ -84,7 +84,7 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
 
 /// Invocations in a workgroup of the map shaders.
 const MAP_GROUP: usize = 64;
-/// Fours that an invocation of map4 takes, one after the other, where a processor runs it: what it reads next is then near.
+/// Fours of an invocation of map4, where it takes runs of them.
 const MAP_RUN: usize = 8;
 /// Workgroups of map4 on hardware: enough to fill any GPU; more only cost their start.
 const MAP_GROUPS: usize = 4096;

@@ -5,7 +5,7 @@ use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::device::{Kind, Slot};
 use crate::error::{Error, Result};
 use crate::graph::{Batched, Call, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor, grad_enabled, in_fours};
-use crate::ops::join::{join_lanes, rows_in_fours};
+use crate::ops::join::{join_lanes, larger, plus, rows_in_fours};
 use crate::ops::rows::Real;
 use crate::tensor::{DType, Meta, Shape};
 use std::borrow::Cow;
@@ -215,7 +215,7 @@ impl Op for Cross {
         let mut call = ctx.call("cross_entropy")?.set("SMOOTH", self.of.smooth).set("MEAN", self.mean).set("LANES", format!("{lanes}u"));
         if lanes > 1 {
             // The invocations of a workgroup have a row together.
-            call = call.hook("largest", &join_lanes(lanes, "max")).hook("total", &join_lanes(lanes, "plus"));
+            call = call.hook("largest", &join_lanes(lanes, larger)).hook("total", &join_lanes(lanes, plus));
         }
         call = logits(call, fours).input("labels", 1);
         if fours {

@@ -6,7 +6,7 @@ use crate::device::cpu::{CpuView, CpuViewMut, Loop, Threads, widely};
 use crate::device::{Caps, Kind, Slot};
 use crate::error::{Error, Result};
 use crate::graph::{Batched, Call, Key, LaunchCtx, Op, Slots, Tensor};
-use crate::ops::join::join_lanes;
+use crate::ops::join::{join_lanes, plus};
 use crate::tensor::{DType, Meta, Shape};
 
 /// Mean and inverse deviation of each channel of x [models, n, channels, inner], [models, channels, 2]. Where `running`, the running mean and variance of all
@@ -102,7 +102,7 @@ impl Cut {
                 call = call.hook("walk", "    return vec2<f32>(0.0);").hook("result", "    return joined(c, lane);");
                 call = reads.iter().fold(call, |call, [load, ..]| call.hook(load, "    return V(0.0);"));
                 if self.lanes > 1 {
-                    call = call.set("LANES", format!("{}u", self.lanes)).hook("total", &join_lanes(self.lanes, "plus"));
+                    call = call.set("LANES", format!("{}u", self.lanes)).hook("total", &join_lanes(self.lanes, plus));
                 }
             } else {
                 call = call.alias("V", element(self.width)).hook("joined", "    return vec2<f32>(0.0);");

@@ -88,8 +88,8 @@ impl Pass {
     fn launch(mut self, kind: Kind, ctx: &mut LaunchCtx<'_>) -> Result<()> {
         let prologue = ctx.prologue.is_some();
         let flops = self.outputs * self.terms;
-        // A processor likes to read next what is near: a part is a run of terms, and an invocation has more than one four of outputs.
-        let runs = ctx.caps.kind == device::Kind::Software;
+        // In runs, an invocation has more than one four of outputs, too.
+        let runs = ctx.caps.takes_runs();
         let across = runs && self.sixteens;
         let width = if across { 16 } else { 4 };
         // Fours (or sixteens) of terms or outputs are counted as one, as many apart.
