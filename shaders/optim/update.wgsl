@@ -1,5 +1,5 @@
 // A step of an optimizer over an arena, RUN quads an invocation. The rules in src/optim/ replace `update`; as it lies, it is plain gradient descent.
-// u[0].xyz: quads of the arena, vec4s of floats that a group has, offset of the control of a scaled loss; then the floats of each group
+// u[0].xy: quads of the arena, offset of the control of a scaled loss; then the floats of each group
 @group(0) @binding(0) var<uniform> u: array<vec4<u32>, 3>;
 @group(0) @binding(1) var<storage, read_write> values: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> grads: array<vec4<f32>>;
@@ -11,25 +11,22 @@ const SKIP: u32 = 0xffffffffu;
 // Quads of an invocation, side by side: a part of BLOCK.
 const RUN: u32 = 1u;
 
-fn floats(at: u32) -> vec4<f32> {
-    return bitcast<vec4<f32>>(u[at]);
-}
+// vec4s of floats that a group has, and those of the invocation's group: read once, for a processor pays for each lane that reads.
+const FLOATS: u32 = 1u;
+var<private> f: array<vec4<f32>, FLOATS>;
 
 // Hook: what gradients are multiplied with, above 0 to skip the step, how many steps were skipped before. As it lies, no loss is scaled.
 fn scaling() -> vec3<f32> {
     return vec3<f32>(1.0, 0.0, 0.0);
 }
 
-// Hook: by what the step size and the root of the second correction change, where fewer steps were taken than `step`, which the floats count with; `logs`
-// are those of the decays.
-fn correction(step: f32, logs: vec2<f32>) -> vec2<f32> {
-    return vec2<f32>(1.0);
+// Hook: make the floats those of this step, where that many of the steps that they count were skipped.
+fn correct(skipped: f32) {
 }
 
-// The new value of quad i, from its gradient and value, and the floats of its group, which begin at u[f]. Its state is in s0[i], s1[i] ...
-fn update(f: u32, g: vec4<f32>, p: vec4<f32>, i: u32) -> vec4<f32> {
-    let a = floats(f);
-    return p - a.x * (g + a.y * p);
+// The new value of quad i, from its gradient and value, and the floats. Its state is in s0[i], s1[i] ...
+fn update(g: vec4<f32>, p: vec4<f32>, i: u32) -> vec4<f32> {
+    return p - f[0].x * (g + f[0].y * p);
 }
 
 @compute @workgroup_size(64)
@@ -43,7 +40,13 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if group == SKIP || s.y > 0.0 {
         return;
     }
+    for (var n = 0u; n < FLOATS; n++) {
+        f[n] = bitcast<vec4<f32>>(u[1u + group * FLOATS + n]);
+    }
+    if s.z > 0.0 {
+        correct(s.z);
+    }
     for (var i = first; i < first + RUN; i++) {
-        values[i] = update(1u + group * u[0].y, grads[i] * s.x, values[i], i);
+        values[i] = update(grads[i] * s.x, values[i], i);
     }
 }

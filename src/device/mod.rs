@@ -58,6 +58,8 @@ pub struct Caps {
     pub choices: std::sync::Arc<choices::Choices>,
     /// Units for small matrices, where the device has them and they were found right.
     pub coop: Option<Coop>,
+    /// How many buffers a launch may read as images that lie over them; 0 where that is not possible or not faster.
+    pub images: u32,
 }
 
 impl Caps {
@@ -88,6 +90,7 @@ impl Caps {
             timestamps: false,
             choices: Default::default(),
             coop: None,
+            images: 0,
         }
     }
 }

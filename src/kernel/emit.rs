@@ -2,7 +2,7 @@
 //! joining only those library functions that are used. No preprocessor language: the file as it lies is valid WGSL.
 
 use super::table::{LIBRARIES, PARTS};
-use super::{Access, Kernel};
+use super::{Access, IMAGE_ROW, Kernel};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -14,7 +14,7 @@ pub struct BindingText {
     pub name: String,
     /// The array's element type. `half` (or `vec2<half>`, `vec4<half>`) for halves that are read: wherever the text reads the array, it gets `f32`s.
     pub element: String,
-    /// Read, or read and write.
+    /// How it is used. Wherever the text reads the array, an image is read.
     pub access: Access,
 }
 
@@ -85,10 +85,12 @@ impl Emit {
         let Some(at) = self.text.find(&start).filter(|&at| at == 0 || self.text.as_bytes()[at - 1] == b'\n') else {
             return self.fail(format!("no hook `{start}`"));
         };
-        let (Some(open), Some(close)) = (self.text[at..].find("{\n"), self.text[at..].find("\n}")) else {
+        let text = &self.text[at..];
+        let head = text.find('\n').filter(|&end| text[..end].ends_with('{'));
+        let (Some(head), Some(close)) = (head, text.find("\n}")) else {
             return self.fail(format!("hook `{start}` is not closed"));
         };
-        self.text.replace_range(at + open + 2..at + close, body.trim_end());
+        self.text.replace_range(at + head..at + close, &format!("\n{}", body.trim_end()));
     }
 
     /// Leave out the line `enable name;`.
@@ -110,20 +112,20 @@ impl Emit {
         }
         let enables = self.text.lines().filter(|l| l.starts_with("enable "));
         let mut out: String = enables.map(|l| format!("{l}\n")).collect();
-        // Elements as they lie, and functions that read those that are converted.
-        let halves: Vec<Option<Halves>> = bindings.iter().map(|b| Halves::of(b, self.f16)).collect();
-        let elements = bindings.iter().zip(&halves).map(|(b, h)| h.as_ref().map_or(b.element.as_str(), |h| h.element));
+        // Elements as they lie, and functions that read those that are no arrays of what the text takes them for.
+        let readers: Vec<Option<Reader>> = bindings.iter().map(|b| Reader::of(b, self.f16)).collect();
+        let elements = bindings.iter().zip(&readers).map(|(b, r)| r.as_ref().map_or(b.element.as_str(), |r| r.element));
         let elements: Vec<&str> = elements.collect();
         if !out.contains("enable f16;") && elements.iter().any(|e| e.contains("f16")) {
             out.push_str("enable f16;\n");
         }
         let _ = writeln!(out, "@group(0) @binding(0) var<uniform> u: array<vec4<u32>, {}>;", words.div_ceil(4).max(1));
-        for (n, (b, element)) in bindings.iter().zip(elements).enumerate() {
-            let access = match b.access {
-                Access::Read => "read",
-                Access::ReadWrite => "read_write",
-            };
+        for (n, (b, element)) in bindings.iter().zip(elements).enumerate().filter(|(_, (b, _))| b.access != Access::Image) {
+            let access = if b.access.writes() { "read_write" } else { "read" };
             let _ = writeln!(out, "@group(0) @binding({}) var<storage, {access}> {}: array<{element}>;", n + 1, b.name);
+        }
+        for (n, b) in bindings.iter().filter(|b| b.access.images()).enumerate() {
+            let _ = writeln!(out, "@group(0) @binding({}) var {}_image: texture_2d<f32>;", n + bindings.len() + 1, b.name);
         }
         let written_elsewhere = |l: &&str| ["@group(", "enable ", "//"].iter().any(|start| l.trim_start().starts_with(start));
         self.text = self.text.lines().filter(|l| !written_elsewhere(l)).collect::<Vec<_>>().join("\n");
@@ -133,10 +135,10 @@ impl Emit {
         }
         body.push_str(self.text.trim());
         body.push('\n');
-        for (b, h) in bindings.iter().zip(&halves) {
-            let Some(h) = h else { continue };
+        for (b, r) in bindings.iter().zip(&readers) {
+            let Some(r) = r else { continue };
             body = read_through(&body, &b.name)?;
-            out.push_str(&h.function);
+            out.push_str(&r.function);
         }
         out.push_str(&body);
         // Rows may call any library, so all are searched; a file's own `// use` line is for editors and the tests.
@@ -146,16 +148,19 @@ impl Emit {
     }
 }
 
-/// A binding of halves that are read: how they lie, and the function that reads them.
-struct Halves {
+/// A binding of halves, or an image: what elements lie there, and the function that reads them.
+struct Reader {
     element: &'static str,
     function: String,
 }
 
-impl Halves {
-    fn of(b: &BindingText, f16: bool) -> Option<Halves> {
+impl Reader {
+    fn of(b: &BindingText, f16: bool) -> Option<Reader> {
         let name = &b.name;
+        let texel = |i: &str| format!("textureLoad({name}_image, vec2<u32>({i} % {IMAGE_ROW}u, {i} / {IMAGE_ROW}u), 0)");
         let (element, to, value) = match (b.element.as_str(), f16) {
+            ("f32", _) if b.access.images() => ("f32", "f32", format!("{}[i % 4u]", texel("(i / 4u)"))),
+            _ if b.access.images() => ("vec4<f32>", "vec4<f32>", texel("i")),
             ("half", true) => ("f16", "f32", format!("f32({name}[i])")),
             ("half", false) => ("u32", "f32", format!("half_from({name}[i >> 1u], i)")),
             ("vec2<half>", true) => ("vec2<f16>", "vec2<f32>", format!("vec2<f32>({name}[i])")),
@@ -164,11 +169,11 @@ impl Halves {
             ("vec4<half>", false) => ("vec2<u32>", "vec4<f32>", format!("half_from4({name}[i])")),
             _ => return None,
         };
-        Some(Halves { element, function: format!("fn {name}_half(i: u32) -> {to} {{\n    return {value};\n}}\n") })
+        Some(Reader { element, function: format!("fn read_{name}(i: u32) -> {to} {{\n    return {value};\n}}\n") })
     }
 }
 
-/// `text` with every `name[..]` a call of `name_half`.
+/// `text` with every `name[..]` that is read a call of `read_name`.
 fn read_through(text: &str, name: &str) -> Result<String> {
     let start = format!("{name}[");
     let mut out = String::with_capacity(text.len() + 64);
@@ -185,8 +190,9 @@ fn read_through(text: &str, name: &str) -> Result<String> {
         out.push_str(&rest[..at]);
         // What is inside may read it again.
         let index = read_through(&inside[..close], name)?;
-        let _ = if whole { write!(out, "{name}_half({index})") } else { write!(out, "{start}{index}]") };
         rest = &inside[close + 1..];
+        let written = rest.trim_start().strip_prefix('=').is_some_and(|after| !after.starts_with('='));
+        let _ = if whole && !written { write!(out, "read_{name}({index})") } else { write!(out, "{start}{index}]") };
     }
     out.push_str(rest);
     Ok(out)

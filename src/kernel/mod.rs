@@ -41,4 +41,24 @@ pub enum Access {
     Read,
     /// `var<storage, read_write>`.
     ReadWrite,
+    /// Read through a `texture_2d<f32>` that lies where the buffer does, four floats a texel and [`IMAGE_ROW`] texels a row. It is bound behind all storage, the
+    /// buffer itself, too, in its place.
+    Image,
+    /// Read so, once and before it is written as `var<storage, read_write>`.
+    Update,
 }
+
+impl Access {
+    /// Whether a shader may write there.
+    pub fn writes(self) -> bool {
+        matches!(self, Access::ReadWrite | Access::Update)
+    }
+
+    /// Whether a shader reads through an image.
+    pub fn images(self) -> bool {
+        matches!(self, Access::Image | Access::Update)
+    }
+}
+
+/// Texels in a row of an image that lies over a buffer.
+pub const IMAGE_ROW: usize = 1024;

@@ -59,23 +59,29 @@ macro_rules! rule {
                 f[0] *= first;
                 f[7] /= second.sqrt();
             },
-            wgsl: concat!(
-                "
-    let a = floats(f);
-    let b = floats(f + 1u);
-    let c = floats(f + 2u);
-    let k = correction(b.z, c.zw);
-    let x = p * a.z;
-    let d = g + a.y * p;
-    let m = b.x * s0[i] + c.x * d;
-    let v = b.y * s1[i] + c.y * d * d;
+            wgsl: [
+                concat!(
+                    "
+    let x = p * f[0].z;
+    let d = g + f[0].y * p;
+    let m = f[1].x * s0[i] + f[2].x * d;
+    let v = f[1].y * s1[i] + f[2].y * d * d;
     s0[i] = m;
     s1[i] = v;
     ",
-                $second,
+                    $second,
+                    "
+    return x - f[0].x * m / (sqrt(second) / f[1].w + f[0].w);"
+                ),
+                // Bias corrections with the steps that were taken, as ratios to those with all of them: `1 - b^t` is `-expm1(t log b)`.
                 "
-    return x - (a.x * k.x) * m / (sqrt(second) / (b.w * k.y) + a.w);"
-            ),
+    let logs = f[2].zw;
+    let counted = vec2<f32>(expm1_(f[1].z * logs.x), expm1_(f[1].z * logs.y));
+    let taken = f[1].z - skipped;
+    let right = vec2<f32>(expm1_(taken * logs.x), expm1_(taken * logs.y));
+    f[0].x *= counted.x / right.x;
+    f[1].w *= sqrt(right.y / counted.y);",
+            ],
         }
     };
 }

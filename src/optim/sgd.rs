@@ -69,9 +69,7 @@ static PLAIN: Rule = Rule {
     f64: plain!(f64),
     block: |f, k, g, p, s| block::<8, 0>(plain!(f32), f, k, g, p, s),
     correct: |_, _| {},
-    wgsl: "
-    let a = floats(f);
-    return p - a.x * (g + a.y * p);",
+    wgsl: ["return p - f[0].x * (g + f[0].y * p);", ""],
 };
 
 static MOMENTUM: Rule = Rule {
@@ -85,14 +83,17 @@ static MOMENTUM: Rule = Rule {
             (f[2], f[3]) = (0.0, 1.0);
         }
     },
-    wgsl: "
-    let a = floats(f);
-    let b = floats(f + 1u);
-    let d = g + a.y * p;
-    let share = select(a.zw, vec2<f32>(0.0, 1.0), b.z - scaling().z == 1.0);
-    let m = share.x * s0[i] + share.y * d;
+    wgsl: [
+        "
+    let d = g + f[0].y * p;
+    let m = f[0].z * s0[i] + f[0].w * d;
     s0[i] = m;
-    return p - a.x * (b.x * d + b.y * m);",
+    return p - f[0].x * (f[1].x * d + f[1].y * m);",
+        "
+    if f[1].z - skipped == 1.0 {
+        f[0] = vec4<f32>(f[0].xy, 0.0, 1.0);
+    }",
+    ],
 };
 
 impl Sgd {

@@ -22,10 +22,10 @@ pub(super) struct Rule {
     pub f64: fn(&[f64], f64, f64, &mut [f64]) -> f64,
     /// The same in f32, over a run of elements.
     pub block: Block,
-    /// `(floats, skipped)`: the floats as they are where that many of the steps that they count were skipped. The shader's rule does the same.
+    /// `(floats, skipped)`: the floats as they are where that many of the steps that they count were skipped.
     pub correct: fn(&mut [f64], f64),
-    /// The same, as the body of `update` in shaders/optim/update.wgsl, for four elements at once.
-    pub wgsl: &'static str,
+    /// The same, as the bodies of `update` (for four elements at once) and `correct` in shaders/optim/update.wgsl.
+    pub wgsl: [&'static str; 2],
 }
 
 /// A rule of `F` floats and `S` states over a run of elements. The sizes are in the type so that the compiler takes many elements at once.
@@ -149,13 +149,6 @@ impl Update {
     }
 }
 
-/// Bias corrections with the steps that were taken, as ratios to those with the steps that the floats count: `1 - b^t` is `-expm1(t log b)`.
-const CORRECTION: &str = "
-    let taken = step - scaling().z;
-    let counted = vec2<f32>(expm1_(step * logs.x), expm1_(step * logs.y));
-    let right = vec2<f32>(expm1_(taken * logs.x), expm1_(taken * logs.y));
-    return select(vec2<f32>(1.0), vec2<f32>(counted.x / right.x, sqrt(right.y / counted.y)), taken < step);";
-
 impl Op for Update {
     fn name(&self) -> &'static str {
         self.rule.name
@@ -254,18 +247,18 @@ impl Op for Update {
         let floats: Vec<_> = (0..ctx.float_count()).map(|n| ctx.float(n)).collect();
         // Arenas are made of blocks of 256 bytes, so they are whole runs of quads.
         let (quads, quad, run) = (self.len / 4, "vec4<f32>", run(ctx));
-        let call = ctx.call("update")?.hook("update", self.rule.wgsl).set("RUN", format!("{run}u"));
-        let call = call.write("values", values, quad).read("grads", grads, quad).input("table", self.table());
-        let call = states.iter().enumerate().fold(call, |c, (n, &s)| c.write(&format!("s{n}"), s, quad));
+        let call = ctx.call("update")?.set("RUN", format!("{run}u")).set("FLOATS", format!("{}u", self.rule.floats / 4));
+        let call = call.hook("update", self.rule.wgsl[0]).hook("correct", self.rule.wgsl[1]);
+        let call = call.update("values", values, quad).read("grads", grads, quad).input("table", self.table());
+        let call = states.iter().enumerate().fold(call, |c, (n, &s)| c.update(&format!("s{n}"), s, quad));
         let call = match self.scaled {
-            false => call.u32s(&[quads, self.rule.floats / 4, 0, 0]),
+            false => call.u32s(&[quads, 0, 0, 0]),
             true => call
                 .input("control", self.table() + 1)
-                .hook("scaling", "    let at = u[0].z;\n    return vec3<f32>(control[at], control[at + 1u], control[at + 2u]);")
-                .hook("correction", CORRECTION)
-                .u32s(&[quads, self.rule.floats / 4])
+                .hook("scaling", "    let at = u[0].y;\n    return vec3<f32>(control[at], control[at + 1u], control[at + 2u]);")
+                .u32(quads)
                 .offset(self.table() + 1)
-                .u32(0),
+                .u32s(&[0, 0]),
         };
         let call = call.flops(10 * self.len as u64);
         floats.into_iter().fold(call, |c, f| c.word(f)).grid_linear(quads.div_ceil(64 * run))

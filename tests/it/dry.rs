@@ -54,7 +54,7 @@ fn targets() -> [(Caps, &'static [DType]); 4] {
     [
         (Caps::floor(), &[DType::F32, DType::F16]),
         (hardware.clone(), &[DType::F32]),
-        (Caps { subgroups: Some((8, 8)), ..Caps::floor() }, &[DType::F32]),
+        (Caps { subgroups: Some((8, 8)), images: 16, ..Caps::floor() }, &[DType::F32]),
         (Caps { f16: true, ..hardware }, &[DType::F16]),
     ]
 }

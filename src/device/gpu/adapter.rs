@@ -163,6 +163,7 @@ pub(super) fn describe(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             choices: Default::default(),
             coop: None,
+            images: 0,
         },
         features: FEATURES.iter().filter(|(f, _)| features.contains(*f)).map(|(_, name)| *name).collect(),
     }

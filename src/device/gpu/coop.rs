@@ -51,7 +51,7 @@ pub(super) fn proven(index: usize, adapter: &wgpu::Adapter, options: &GpuOptions
     let mut verdicts = VERDICTS.lock().unwrap_or_else(PoisonError::into_inner);
     let verdict = verdicts.get_or_insert_default().entry(index).or_insert_with(|| {
         let options = GpuOptions { declared_kind: None, ..options.clone() };
-        try_product(&Gpu::open_with(select::next_id(), index, &options, Some(units))?, &units)
+        try_product(&Gpu::open_with(select::next_id(), index, &options, Some(units), 0)?, &units)
     });
     verdict.clone().map(|()| Some(units))
 }

@@ -4,7 +4,7 @@ use super::memory::{ALIGN, GpuBuffer};
 use super::pipeline::{BindCache, Bound, Groups, RunKey, Wanted};
 use super::program::{Prepared, Step, window_bytes};
 use super::{Gpu, Readback};
-use crate::device::{Access, Counters, Slot, Storage};
+use crate::device::{Access, Binding, Counters, Slot, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use smallvec::SmallVec;
 use std::sync::atomic::Ordering::Relaxed;
@@ -38,6 +38,8 @@ struct Run<'a> {
     program: &'a Prepared,
     leaves: &'a [Bound<'a>],
     outputs: &'a [Bound<'a>],
+    /// Copies of leaves that are read as images and are none.
+    copied: &'a [(usize, Bound<'a>)],
 }
 
 impl<'a> Run<'a> {
@@ -49,6 +51,12 @@ impl<'a> Run<'a> {
             Slot::Temp(i) => self.program.temporaries.get(i).map(|(buffer, bytes)| Bound { buffer, offset: 0, bytes: *bytes }),
             Slot::Errors => self.program.errors.as_ref().map(|e| Bound { buffer: &e.buffer, offset: 0, bytes: e.bytes() }),
         }
+    }
+
+    /// What a launch binds.
+    fn bound(&self, binding: &Binding) -> Option<Bound<'a>> {
+        let copy = self.copied.iter().find(|(i, _)| binding.access == Access::Image && binding.slot == Slot::Leaf(*i));
+        copy.map(|(_, copy)| *copy).or_else(|| self.behind(binding.slot))
     }
 }
 
@@ -74,12 +82,17 @@ impl Gpu {
             return Err(Error::internal(format!("run: the program reads {} entries of data, {} are given", program.data_len, data.len())));
         }
         let (leaves, outputs) = (self.bounds(leaves, "leaf")?, self.bounds(outputs, "output")?);
-        let copies = copies_before.iter().map(|(from, to)| Ok((self.bound(from, "copy from")?, self.bound(to, "copy to")?))).collect::<Result<Vec<_>>>()?;
+        let mut copies = copies_before.iter().map(|(from, to)| Ok((self.bound(from, "copy from")?, self.bound(to, "copy to")?))).collect::<Result<Vec<_>>>()?;
+        // Over a caller's buffer lies no image.
+        let foreign = program.image_leaves.iter().filter(|&&i| leaves.get(i).is_some_and(|l| l.buffer.memory().is_none()));
+        let buffers = foreign.map(|&i| Ok((i, self.alloc(leaves[i].bytes)?))).collect::<Result<Vec<_>>>()?;
+        let copied: Vec<(usize, Bound<'_>)> = buffers.iter().map(|(i, buffer)| (*i, Bound { buffer, offset: 0, bytes: leaves[*i].bytes })).collect();
+        copies.extend(copied.iter().map(|(i, to)| (leaves[*i], *to)));
         let reads = self.bounds(reads, "read")?;
         let poison = if self.poisons.load(Relaxed) { Some(self.poison_buffer()?) } else { None };
         let profile = self.profile(program.steps.len())?;
         let staged = if reads.is_empty() { None } else { Some(self.stage(&reads, Some(program))?) };
-        let run = Run { program, leaves: &leaves, outputs: &outputs };
+        let run = Run { program, leaves: &leaves, outputs: &outputs, copied: &copied };
 
         let submitted = self.guarded("run", || {
             let groups = self.groups(&run)?;
@@ -176,7 +189,7 @@ impl Gpu {
 
     /// The bind groups of a run. Inside a scope.
     fn groups(&self, run: &Run<'_>) -> Result<Groups> {
-        let key = RunKey::new(run.program.id, run.leaves, run.outputs);
+        let key = RunKey::new(run.program.id, run.leaves.iter().chain(run.outputs).chain(run.copied.iter().map(|(_, copy)| copy)));
         let mut cache = self.binds();
         if let Some(groups) = cache.run(&key) {
             return Ok(groups);
@@ -193,9 +206,9 @@ impl Gpu {
         let mut bound: SmallVec<[Bound<'_>; 9]> = SmallVec::new();
         bound.push(Bound { buffer: uniforms, offset: step.window, bytes: step.window_bytes });
         for b in &step.bindings {
-            bound.push(run.behind(b.slot).filter(|f| f.bytes > 0).ok_or_else(missing)?);
+            bound.push(run.bound(b).filter(|f| f.bytes > 0).ok_or_else(missing)?);
         }
-        Ok(self.bind_group(cache, &step.pipeline, &bound))
+        self.bind_group(cache, &step.pipeline, &bound)
     }
 
     /// wgpu refuses a run as a whole: find the launch that it means, by encoding each alone.
@@ -249,7 +262,7 @@ impl Gpu {
         let uniforms = self.alloc(bytes)?;
         self.guarded(call.label, || {
             let bound: SmallVec<[Bound<'_>; 9]> = std::iter::once(Bound { buffer: &uniforms, offset: 0, bytes }).chain(storages).collect();
-            let group = self.bind_group(&mut self.binds(), &pipeline, &bound);
+            let group = self.bind_group(&mut self.binds(), &pipeline, &bound)?;
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());

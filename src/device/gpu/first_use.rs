@@ -3,7 +3,7 @@
 //! Mesa's llvmpipe does so, and takes up to half a second for a kernel. What one device compiles goes into the driver's own cache on disk, where every device
 //! of the adapter finds it: so each further thread opens a device of its own, compiles there, and gives it up.
 
-use super::pipeline::{Pipeline, Wanted};
+use super::pipeline::{BindCache, Bound, Pipeline, Wanted};
 use super::{Gpu, GpuOptions, Kind, scope};
 use crate::device::{Access, Counters, select};
 use crate::error::{Error, Result};
@@ -76,10 +76,10 @@ impl Gpu {
         let window: &[u8] = bytemuck::cast_slice(&wanted.words);
         let (read, written) = (self.alloc(BEHIND.max(window.len()))?, self.alloc(BEHIND)?);
         self.guarded(wanted.label, || {
-            let behind = |access: Access| if access == Access::Read { read.wgpu() } else { written.wgpu() };
-            let storage = wanted.accesses.iter().enumerate().map(|(n, a)| entry(n + 1, behind(*a), BEHIND));
-            let entries: Vec<_> = std::iter::once(entry(0, read.wgpu(), window.len())).chain(storage).collect();
-            let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &pipeline.layout, entries: &entries });
+            let behind = |access: Access| if access.writes() { &written } else { &read };
+            let storage = wanted.accesses.iter().map(|a| Bound { buffer: behind(*a), offset: 0, bytes: BEHIND });
+            let bound: Vec<_> = std::iter::once(Bound { buffer: &read, offset: 0, bytes: window.len() }).chain(storage).collect();
+            let group = self.bind_group(&mut BindCache::default(), pipeline, &bound)?;
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -97,10 +97,4 @@ impl Gpu {
         })?;
         self.wait_idle()
     }
-}
-
-/// The first `bytes` of a buffer at binding `n`.
-fn entry(n: usize, buffer: &wgpu::Buffer, bytes: usize) -> wgpu::BindGroupEntry<'_> {
-    let size = std::num::NonZeroU64::new(bytes as u64);
-    wgpu::BindGroupEntry { binding: n as u32, resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size }) }
 }

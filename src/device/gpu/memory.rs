@@ -1,6 +1,7 @@
 //! Device memory: one pool of buffers per device, counted and capped. Storage, uniforms and temporaries share it; staging buffers have their own lists.
 
 use super::Gpu;
+use super::images::Memory;
 use crate::device::{Buffer, Counters, Storage, human};
 use crate::error::{Error, ErrorKind, Result};
 use std::collections::HashMap;
@@ -40,6 +41,8 @@ impl Use {
 struct Raw {
     id: u64,
     buffer: wgpu::Buffer,
+    /// The memory behind it, where images can lie over it.
+    memory: Option<Memory>,
     /// Whether a cached bind group may hold it.
     bound: AtomicBool,
 }
@@ -89,6 +92,10 @@ impl GpuBuffer {
 
     pub(crate) fn id(&self) -> u64 {
         self.raw().id
+    }
+
+    pub(super) fn memory(&self) -> Option<Memory> {
+        self.raw().memory
     }
 
     pub(super) fn mark_bound(&self) {
@@ -191,7 +198,7 @@ impl Gpu {
             Err(e) if short(&e) && self.trim() > 0 => self.create_buffer(u, size),
             made => made,
         };
-        made.map(|buffer| Raw { id: self.pool().id(), buffer, bound: AtomicBool::new(false) }).map_err(|e| {
+        made.map(|(buffer, memory)| Raw { id: self.pool().id(), buffer, memory, bound: AtomicBool::new(false) }).map_err(|e| {
             Counters::sub(&self.counters.bytes_reserved, size as u64);
             if short(&e) { self.no_memory("the device is out of memory", asked) } else { e }
         })
@@ -234,12 +241,16 @@ impl Gpu {
     }
 
     /// The one place that creates buffers, and counts it.
-    fn create_buffer(&self, u: Use, size: usize) -> Result<wgpu::Buffer> {
+    fn create_buffer(&self, u: Use, size: usize) -> Result<(wgpu::Buffer, Option<Memory>)> {
         self.guarded(&format!("{}: a buffer of {size} bytes", self.info.short_name()), || {
             Counters::add(&self.counters.create_buffer, 1);
             crate::env::tell(2, || format!("new buffer of {size} bytes, {u:?}"));
+            if self.info.caps.images > 0 && matches!(u, Use::Shader | Use::Program) {
+                return self.create_with_image(size, u.usage()).map(|(buffer, memory)| (buffer, Some(memory)));
+            }
             let label = if u == Use::Staging { "wgrad staging" } else { "wgrad" };
-            Ok(self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size: size as u64, usage: u.usage(), mapped_at_creation: false }))
+            let described = wgpu::BufferDescriptor { label: Some(label), size: size as u64, usage: u.usage(), mapped_at_creation: false };
+            Ok((self.device.create_buffer(&described), None))
         })
     }
 
@@ -251,7 +262,7 @@ impl Gpu {
         Arc::new(GpuBuffer {
             gpu: Arc::downgrade(self),
             device: self.id,
-            raw: Some(Raw { id, buffer, bound: AtomicBool::new(false) }),
+            raw: Some(Raw { id, buffer, memory: None, bound: AtomicBool::new(false) }),
             size,
             home: Home::Caller,
         })

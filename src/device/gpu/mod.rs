@@ -5,6 +5,7 @@ mod coop;
 mod disk;
 mod engine;
 mod first_use;
+mod images;
 mod memory;
 mod pipeline;
 mod profile;
@@ -55,6 +56,8 @@ pub struct GpuOptions {
     pub coop: bool,
     /// Take the kernels for such units, written out in plain WGSL, with small matrices of this edge (16 or 8): for tests.
     pub emulated_coop: Option<usize>,
+    /// Read buffers through images that lie over them, where that is faster and passes a test.
+    pub images: bool,
     /// On hardware, a run that takes longer than this many milliseconds is split into several submits.
     pub submit_ms: u64,
     /// Compiled pipelines are kept in this folder, where the backend gives them out. The library writes no other file.
@@ -64,7 +67,7 @@ pub struct GpuOptions {
 }
 
 impl GpuOptions {
-    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_COOP, WGRAD_SUBMIT_MS, WGRAD_CACHE, WGRAD_TUNED.
+    /// What the environment says: WGRAD_VALIDATE, WGRAD_POISON, WGRAD_COOP, WGRAD_IMAGES, WGRAD_SUBMIT_MS, WGRAD_CACHE, WGRAD_TUNED.
     pub fn from_env() -> Result<GpuOptions> {
         Ok(GpuOptions {
             floor: false,
@@ -73,6 +76,7 @@ impl GpuOptions {
             poison: env::flag("WGRAD_POISON")?,
             coop: env::flag("WGRAD_COOP")?,
             emulated_coop: None,
+            images: env::flag("WGRAD_IMAGES")?,
             submit_ms: env::number("WGRAD_SUBMIT_MS")?,
             pipeline_folder: env::cache()?,
             tuned: Tuned::from_env()?,
@@ -127,11 +131,13 @@ impl Gpu {
             let proven = coop::proven(index, adapter, options);
             proven.inspect_err(|e| env::tell(1, || format!("{}: its units for small matrices are not used: {e}", info.short_name()))).ok().flatten()
         });
-        Self::open_with(id, index, options, units)
+        let images = images::proven(index, options);
+        let images = images.inspect_err(|e| env::tell(1, || format!("buffers are not read as images: {e}"))).unwrap_or(0);
+        Self::open_with(id, index, options, units, images)
     }
 
-    /// The same, with these units for small matrices.
-    fn open_with(id: u64, index: usize, options: &GpuOptions, units: Option<Coop>) -> Result<Arc<Gpu>> {
+    /// The same, with these units for small matrices, and so many buffers that a launch may read as images.
+    fn open_with(id: u64, index: usize, options: &GpuOptions, units: Option<Coop>, images: u32) -> Result<Arc<Gpu>> {
         let (info, adapter) =
             adapter::adapter(index).ok_or_else(|| Error::device(format!("gpu: no adapter at position {} of {}", index + 1, adapters().len())))?;
         let (features, limits) =
@@ -166,6 +172,8 @@ impl Gpu {
         let mut info = adapter::describe(&adapter.get_info(), &limits, features).tuned(options)?;
         info.features.extend(units.map(|_| coop::NAME));
         info.caps.coop = units.or(options.emulated_coop.map(Coop::emulation));
+        info.features.extend((images > 0).then_some(images::NAME));
+        info.caps.images = images;
         Ok(Self::new(id, device, queue, info, options.clone(), kept, Some(adapter.clone())))
     }
 

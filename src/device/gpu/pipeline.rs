@@ -15,6 +15,8 @@ pub(super) struct Pipeline {
     pub(super) id: u64,
     pub(super) raw: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
+    /// How it uses its storage.
+    pub(super) accesses: SmallVec<[Access; 8]>,
 }
 
 /// A pipeline that is asked for.
@@ -67,13 +69,13 @@ pub(super) struct BindCache {
     old_runs: HashMap<RunKey, Groups>,
 }
 
-/// A run as far as bind groups go: the program's number, then buffer, offset and length of what stands behind each leaf and output.
+/// A run as far as bind groups go: the program's number, then buffer, offset and length of what stands behind each leaf and output, and of copies.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RunKey(Box<[u64]>);
 
 impl RunKey {
-    pub(super) fn new(program: u64, leaves: &[Bound<'_>], outputs: &[Bound<'_>]) -> RunKey {
-        let behind = leaves.iter().chain(outputs).flat_map(|b| [b.buffer.id(), b.offset as u64, b.bytes as u64]);
+    pub(super) fn new<'a>(program: u64, bound: impl Iterator<Item = &'a Bound<'a>>) -> RunKey {
+        let behind = bound.flat_map(|b| [b.buffer.id(), b.offset as u64, b.bytes as u64]);
         RunKey(std::iter::once(program).chain(behind).collect())
     }
 }
@@ -184,22 +186,28 @@ impl Gpu {
             let (w, (layout, pipeline_layout)) = (new[n], &layouts[n]);
             self.guarded(w.label, || {
                 let raw = self.create_pipeline(w.label, w.text, w.trusted, pipeline_layout);
-                Ok(Arc::new(Pipeline { id: first + n as u64, raw, layout: layout.clone() }))
+                Ok(Arc::new(Pipeline { id: first + n as u64, raw, layout: layout.clone(), accesses: w.accesses.clone() }))
             })
         });
         made.into_iter().collect()
     }
 
-    /// The uniform window at binding 0, storage from 1 on. Written out, because a layout that wgpu derives from the shader fits that one shader only.
+    /// The uniform window at binding 0, storage from 1 on, then the images over some of it. Written out, because a layout that wgpu derives from the shader fits that one shader only.
     fn create_layouts(&self, accesses: &[Access]) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
-        let entry = |binding: usize, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
-            binding: binding as u32,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-            count: None,
+        let buffer = |ty| wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
+        let storage = accesses.iter().map(|a| buffer(wgpu::BufferBindingType::Storage { read_only: !a.writes() }));
+        let image = wgpu::BindingType::Texture {
+            sample_type: wgpu::TextureSampleType::Float { filterable: false },
+            view_dimension: wgpu::TextureViewDimension::D2,
+            multisampled: false,
         };
-        let storage = accesses.iter().enumerate().map(|(n, a)| entry(n + 1, wgpu::BufferBindingType::Storage { read_only: *a == Access::Read }));
-        let entries: Vec<_> = std::iter::once(entry(0, wgpu::BufferBindingType::Uniform)).chain(storage).collect();
+        let images = accesses.iter().filter(|a| a.images()).map(|_| image);
+        let entries: Vec<_> = std::iter::once(buffer(wgpu::BufferBindingType::Uniform))
+            .chain(storage)
+            .chain(images)
+            .zip(0..)
+            .map(|(ty, binding)| wgpu::BindGroupLayoutEntry { binding, visibility: wgpu::ShaderStages::COMPUTE, ty, count: None })
+            .collect();
         let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
         let pipeline_layout =
             self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor { label: None, bind_group_layouts: &[Some(&layout)], immediate_size: 0 });
@@ -230,24 +238,23 @@ impl Gpu {
     }
 
     /// The bind group of these buffers: the uniform window first. Inside a scope.
-    pub(super) fn bind_group(&self, cache: &mut BindCache, pipeline: &Pipeline, bound: &[Bound<'_>]) -> wgpu::BindGroup {
+    pub(super) fn bind_group(&self, cache: &mut BindCache, pipeline: &Pipeline, bound: &[Bound<'_>]) -> Result<wgpu::BindGroup> {
         let key: BindKey = (pipeline.id, bound.iter().map(|b| (b.buffer.id(), b.offset as u64, b.bytes as u64)).collect());
         if let Some(group) = cache.get(&key) {
-            return group;
+            return Ok(group);
         }
-        let entries: SmallVec<[wgpu::BindGroupEntry<'_>; 9]> = bound
-            .iter()
-            .enumerate()
-            .map(|(n, b)| {
-                b.buffer.mark_bound();
-                let size = std::num::NonZeroU64::new(b.bytes as u64);
-                let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: b.buffer.wgpu(), offset: b.offset as u64, size });
-                wgpu::BindGroupEntry { binding: n as u32, resource }
-            })
-            .collect();
+        let seen = bound[1..].iter().zip(&pipeline.accesses).filter(|(_, a)| a.images());
+        let images = seen.map(|(b, _)| self.image(b)).collect::<Result<SmallVec<[wgpu::TextureView; 8]>>>()?;
+        let buffers = bound.iter().map(|b| {
+            b.buffer.mark_bound();
+            let size = std::num::NonZeroU64::new(b.bytes as u64);
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: b.buffer.wgpu(), offset: b.offset as u64, size })
+        });
+        let all = buffers.chain(images.iter().map(wgpu::BindingResource::TextureView));
+        let entries: SmallVec<[wgpu::BindGroupEntry<'_>; 9]> = all.zip(0..).map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource }).collect();
         let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &pipeline.layout, entries: &entries });
         cache.put(key, group.clone());
-        group
+        Ok(group)
     }
 }
 

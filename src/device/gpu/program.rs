@@ -4,7 +4,7 @@ use super::memory::{ALIGN, GpuBuffer};
 use super::pipeline::{Pipeline, Wanted};
 use super::readback::ErrorWords;
 use super::{Gpu, Kind};
-use crate::device::{Binding, GpuProgram, Slot, Word};
+use crate::device::{Access, Binding, GpuProgram, Slot, Word};
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -26,6 +26,8 @@ pub struct Prepared {
     /// How many entries of a run's data they read.
     pub(super) data_len: usize,
     pub(super) errors: Option<Arc<ErrorWords>>,
+    /// The leaves that its launches read as images.
+    pub(super) image_leaves: Vec<usize>,
     pub(super) timing: Arc<Timing>,
 }
 
@@ -167,9 +169,14 @@ impl Gpu {
         let uniforms = if words.is_empty() { None } else { Some(self.alloc_kept(words.len() * 4)?) };
         let errors = if program.checks.is_empty() { None } else { Some(Arc::new(self.error_words(program.checks)?)) };
         let temporaries = self.place(&program.temporaries)?;
+        let bindings = program.launches.iter().flat_map(|l| &l.bindings).filter(|b| b.access == Access::Image);
+        let mut image_leaves: Vec<usize> = bindings.filter_map(|b| if let Slot::Leaf(i) = b.slot { Some(i) } else { None }).collect();
+        image_leaves.sort_unstable();
+        image_leaves.dedup();
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Prepared { id, device: self.id, steps, temporaries, uniforms, words: Mutex::new(words), dynamic, data_len, errors, timing: Arc::default() })
+        let (words, timing) = (Mutex::new(words), Arc::default());
+        Ok(Prepared { id, device: self.id, steps, temporaries, uniforms, words, dynamic, data_len, errors, image_leaves, timing })
     }
 
     /// A workspace buffer for each temporary; two of one program never share one. A buffer goes back to the pool with the last program that uses it.

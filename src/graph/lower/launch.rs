@@ -187,6 +187,11 @@ impl Call<'_, '_> {
         self.bind(name, slot, element, Access::ReadWrite)
     }
 
+    /// Bind a buffer to write, as `name: array<element>`, of which each element is read at most once, and before it is written.
+    pub fn update(self, name: &str, slot: Slot, element: &str) -> Self {
+        self.bind(name, slot, element, Access::Update)
+    }
+
     /// Bind input `n` to read under `name`, with its own element type.
     pub fn input(self, name: &str, n: usize) -> Self {
         let o = &self.ctx.inputs[n];
@@ -379,6 +384,8 @@ impl Call<'_, '_> {
 
     fn finish(mut self, grid: [u32; 3]) -> Result<()> {
         resolve_conflicts(&mut self.bindings, |s| self.ctx.buffers.alias_class(s));
+        let images = if matches!(self.text, Text::Ours(_)) { self.ctx.caps.images as usize } else { 0 };
+        through_images(&mut self.bindings, images);
         let limit = self.ctx.caps.max_storage_bindings as usize;
         if self.bindings.len() > limit {
             return Err(Error::internal(format!("{}: {} storage bindings, the device has {limit}", self.label, self.bindings.len())));
@@ -408,11 +415,25 @@ impl Call<'_, '_> {
 
 /// A launch that reads and writes one buffer must bind all of it read_write.
 fn resolve_conflicts(bindings: &mut [(BindingText, Binding)], alias: impl Fn(Slot) -> Slot) {
-    let written: Vec<Slot> = bindings.iter().filter(|(_, b)| b.access == Access::ReadWrite).map(|(_, b)| alias(b.slot)).collect();
-    for (text, binding) in bindings.iter_mut() {
+    let written: Vec<Slot> = bindings.iter().filter(|(_, b)| b.access.writes()).map(|(_, b)| alias(b.slot)).collect();
+    for (text, binding) in bindings.iter_mut().filter(|(_, b)| !b.access.writes()) {
         if written.contains(&alias(binding.slot)) {
-            binding.access = Access::ReadWrite;
-            text.access = Access::ReadWrite;
+            (text.access, binding.access) = (Access::ReadWrite, Access::ReadWrite);
         }
+    }
+}
+
+/// Let floats that a launch only reads, or reads before it writes them, be read through images, as many as the device has room for.
+fn through_images(bindings: &mut [(BindingText, Binding)], most: usize) {
+    let mut left = most;
+    for (text, binding) in bindings {
+        let floats = matches!(text.element.as_str(), "f32" | "vec4<f32>") && left > 0;
+        let access = match binding.access {
+            Access::Read if floats => Access::Image,
+            Access::Update if !floats => Access::ReadWrite,
+            other => other,
+        };
+        left -= usize::from(access.images());
+        (text.access, binding.access) = (access, access);
     }
 }

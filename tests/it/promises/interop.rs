@@ -40,6 +40,20 @@ fn a_callers_buffer_is_a_tensor_without_a_copy() {
 }
 
 #[test]
+fn a_callers_buffer_on_our_device_is_read_anew_in_each_run() {
+    let Some(ours) = super::gpu() else { return };
+    let Device::Gpu(gpu) = &ours else { panic!("a GPU was asked for") };
+    let theirs = buffer(gpu.wgpu_device(), 400, USAGE);
+    let x = Tensor::from_wgpu(theirs.clone(), [20, 5], DType::F32, &ours).unwrap();
+    for pass in 0..3 {
+        let values: Vec<f32> = super::values(pass, 100);
+        gpu.wgpu_queue().write_buffer(&theirs, 0, bytemuck::cast_slice(&values));
+        let want: Vec<u32> = (0..100).map(|n| (values[n % 20 * 5 + n / 20] * 2.0).to_bits()).collect();
+        assert_eq!(bits(&(&x.t() * 2.0)), want, "pass {pass}");
+    }
+}
+
+#[test]
 fn a_tensor_is_a_buffer_of_the_caller() {
     let Some((device, queue, ours)) = callers() else { return };
     let look = |t: &Tensor| -> Vec<f32> {
