@@ -148,9 +148,12 @@ mod gpu {
             let text = |name: &str, element: &str, access| BindingText { name: name.into(), element: element.into(), access };
             let mut texts = vec![text("y", y.1, Access::ReadWrite)];
             let mut bindings = vec![Binding { slot: Slot::Output(0), access: Access::ReadWrite }];
+            // As other kernels read on this device.
+            let images = matches!(device, Device::Gpu(gpu) if gpu.caps().images > 0);
+            let access = if images { Access::Image } else { Access::Read };
             if x.is_some() {
-                texts.insert(0, text("x", "vec4<f32>", Access::Read));
-                bindings.insert(0, Binding { slot: Slot::Leaf(0), access: Access::Read });
+                texts.insert(0, text("x", "vec4<f32>", access));
+                bindings.insert(0, Binding { slot: Slot::Leaf(0), access });
             }
             let text: Arc<str> = Emit::new(kernel).finish(&texts, words.first().map_or(0, Vec::len))?.into();
             let launch = |words: &Vec<u32>| Launch {

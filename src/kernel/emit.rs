@@ -256,3 +256,39 @@ fn items(text: &str) -> Vec<(&str, &str)> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::find;
+
+    /// `name: array<element>`, with this access.
+    fn binding(name: &str, element: &str, access: Access) -> BindingText {
+        BindingText { name: name.into(), element: element.into(), access }
+    }
+
+    #[test]
+    fn what_is_read_goes_through_the_image_and_what_is_written_does_not() {
+        let four = "vec4<f32>";
+        let bindings = [binding("values", four, Access::Update), binding("grads", four, Access::Image), binding("table", "u32", Access::Read)];
+        let text = Emit::new(find("update").unwrap()).finish(&bindings, 12).unwrap();
+        assert!(text.contains("values[i] = update(read_grads(i) * s.x, read_values(i), i);"), "{text}");
+        assert!(text.contains("let group = table[first / BLOCK];"), "{text}");
+        // Buffers keep their places, and images come behind them all; what is only read is no buffer to the text.
+        let declared: Vec<&str> = text.lines().filter(|l| l.starts_with("@group(0)")).collect();
+        let want = [
+            "@group(0) @binding(0) var<uniform> u: array<vec4<u32>, 3>;",
+            "@group(0) @binding(1) var<storage, read_write> values: array<vec4<f32>>;",
+            "@group(0) @binding(3) var<storage, read> table: array<u32>;",
+            "@group(0) @binding(4) var values_image: texture_2d<f32>;",
+            "@group(0) @binding(5) var grads_image: texture_2d<f32>;",
+        ];
+        assert_eq!(declared, want);
+    }
+
+    #[test]
+    fn reads_inside_of_reads_are_found_and_longer_names_are_left_alone() {
+        let through = read_through("x[x[i] + 1u] + ax[i] + x [i]; x[i] == y; x[i] = x[i];", "x").unwrap();
+        assert_eq!(through, "read_x(read_x(i) + 1u) + ax[i] + x [i]; read_x(i) == y; x[i] = read_x(i);");
+    }
+}

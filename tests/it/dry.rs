@@ -140,6 +140,11 @@ fn shares(text: &str) -> bool {
     text.contains("subgroup")
 }
 
+/// Whether the text is for devices that show buffers as images.
+fn images(text: &str) -> bool {
+    text.contains("texture_2d<f32>")
+}
+
 /// Whether the text is for devices that have a type for halves.
 fn halves(text: &str) -> bool {
     text.lines().any(|l| l == "enable f16;")
@@ -199,7 +204,7 @@ fn faults(name: &str, text: &str, launch: Option<&Launch>, failing: &mut BTreeSe
     let mut found = Vec::new();
     for (target, translate) in TARGETS {
         // Software adapters are reached through Vulkan, and OpenGL has no halves. See coop.rs for small matrices on Metal.
-        if shares(text) && target != "spirv" || halves(text) && target == "glsl" {
+        if (shares(text) || images(text)) && target != "spirv" || halves(text) && target == "glsl" {
             continue;
         }
         if let Err(e) = translate(&module, &info) {
@@ -215,7 +220,10 @@ fn faults(name: &str, text: &str, launch: Option<&Launch>, failing: &mut BTreeSe
         return found;
     }
     let caps = Caps::floor();
-    let (mut workgroup, mut storage) = (0, 0);
+    let (mut workgroup, mut storage, mut images) = (0, 0, 0);
+    // Images come behind all storage, in its order; a buffer that is only read through one is not declared.
+    let imaged: Vec<Access> = launch.iter().flat_map(|l| &l.bindings).map(|b| b.access).filter(|a| a.images()).collect();
+    let hidden = imaged.iter().filter(|a| !a.writes()).count();
     for (_, global) in module.global_variables.iter() {
         let layout = layouter[global.ty];
         match global.space {
@@ -230,19 +238,29 @@ fn faults(name: &str, text: &str, launch: Option<&Launch>, failing: &mut BTreeSe
                 storage += 1;
                 // The binding's number is its place in the launch.
                 let at = global.binding.map_or(0, |b| b.binding as usize);
-                let bound = launch.map(|l| l.bindings.get(at.wrapping_sub(1)).map(|b| b.access == Access::ReadWrite));
+                let bound = launch.map(|l| l.bindings.get(at.wrapping_sub(1)).map(|b| b.access.writes()));
                 if bound.is_some_and(|b| b != Some(access.contains(StorageAccess::STORE))) {
                     found.push(format!("{name}: binding {at} is declared {access:?} and bound otherwise"));
                 }
             }
+            AddressSpace::Handle => {
+                let at = global.binding.map_or(0, |b| b.binding as usize);
+                if launch.is_none_or(|l| at != l.bindings.len() + 1 + images) {
+                    found.push(format!("{name}: an image at binding {at}"));
+                }
+                images += 1;
+            }
             _ => {}
         }
+    }
+    if images != imaged.len() {
+        found.push(format!("{name}: {images} images are declared, {} bound", imaged.len()));
     }
     if workgroup > caps.max_workgroup_bytes {
         found.push(format!("{name}: {workgroup} bytes of workgroup memory"));
     }
-    if storage > caps.max_storage_bindings || launch.is_some_and(|l| l.bindings.len() != storage as usize) {
-        found.push(format!("{name}: {storage} storage bindings are declared, {:?} bound", launch.map(|l| l.bindings.len())));
+    if storage > caps.max_storage_bindings || launch.is_some_and(|l| l.bindings.len() - hidden != storage as usize) {
+        found.push(format!("{name}: {storage} storage bindings are declared, {:?} bound", launch.map(|l| l.bindings.len() - hidden)));
     }
     let [entry] = &module.entry_points[..] else {
         found.push(format!("{name}: {} entry points", module.entry_points.len()));

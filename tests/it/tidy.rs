@@ -237,7 +237,8 @@ fn lints_are_allowed_for_single_items_and_with_a_reason() {
 #[test]
 fn each_counted_call_stands_in_one_function_which_counts_it() {
     let gpu: Vec<File> = files("src/device/gpu", ".rs").into_iter().filter(|f| !f.path.ends_with("/tests.rs")).collect();
-    for call in ["device.create_buffer", "queue.submit", "queue.write_buffer", "device.create_compute_pipeline"] {
+    // create_buffer_from_hal, for buffers that are images, too, is called by the function of create_buffer.
+    for call in ["device.create_buffer(", "queue.submit", "queue.write_buffer", "device.create_compute_pipeline"] {
         let mut places = Vec::new();
         for file in &gpu {
             let code: Vec<(usize, &str)> = file.code().collect();

@@ -13,9 +13,6 @@ use crate::kernel::{BindingText, Emit, IMAGE_ROW, find};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Its name where a device's features are listed.
-pub(super) const NAME: &str = "buffers as images";
-
 const ROW_BYTES: usize = IMAGE_ROW * 16;
 /// Bytes behind a buffer that an image over its last ones may reach: rows are made whole, and drivers round them up.
 const SLACK: usize = 8 * ROW_BYTES;

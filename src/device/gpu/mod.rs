@@ -172,7 +172,6 @@ impl Gpu {
         let mut info = adapter::describe(&adapter.get_info(), &limits, features).tuned(options)?;
         info.features.extend(units.map(|_| coop::NAME));
         info.caps.coop = units.or(options.emulated_coop.map(Coop::emulation));
-        info.features.extend((images > 0).then_some(images::NAME));
         info.caps.images = images;
         Ok(Self::new(id, device, queue, info, options.clone(), kept, Some(adapter.clone())))
     }
