@@ -31,8 +31,8 @@ pub(super) fn proven(index: usize, options: &GpuOptions) -> Result<u32> {
     let limits = adapter.limits();
     let fast = cfg!(target_os = "linux") && info.backend == "vulkan" && info.name.starts_with("llvmpipe");
     let hardware = options.declared_kind.is_some_and(|k| k != Kind::Software);
-    let all = (limits.max_texture_dimension_2d as usize) < rows(info.caps.max_binding_bytes as usize);
-    if !fast || hardware || all || options.floor || !options.images {
+    let too_short = (limits.max_texture_dimension_2d as usize) < rows(info.caps.max_binding_bytes as usize);
+    if !fast || hardware || too_short || options.floor || !options.images {
         return Ok(0);
     }
     let count = limits.max_sampled_textures_per_shader_stage;
