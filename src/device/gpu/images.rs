@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 const ROW_BYTES: usize = IMAGE_ROW * 16;
 /// Bytes behind a buffer that an image over its last ones may reach: rows are made whole, and drivers round them up.
-const SLACK: usize = 8 * ROW_BYTES;
+const SLACK: usize = 5 * ROW_BYTES;
 
 /// Rows of an image over so many bytes. Never a power of two: llvmpipe compiles kernels anew where one is and where none is.
 fn rows(bytes: usize) -> usize {

@@ -6,7 +6,7 @@ use crate::device::{Buffer, Counters, Storage, human};
 use crate::error::{Error, ErrorKind, Result};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The alignment of slices: what uniform and storage offsets need on every device.
 pub(super) const ALIGN: usize = 256;
@@ -43,6 +43,8 @@ struct Raw {
     buffer: wgpu::Buffer,
     /// The memory behind it, where images can lie over it.
     memory: Option<Memory>,
+    /// Those that do: offset and length of each.
+    images: Mutex<Vec<(usize, usize, wgpu::TextureView)>>,
     /// Whether a cached bind group may hold it.
     bound: AtomicBool,
 }
@@ -96,6 +98,22 @@ impl GpuBuffer {
 
     pub(super) fn memory(&self) -> Option<Memory> {
         self.raw().memory
+    }
+
+    /// The image over a part of it, which `make` makes where there is none yet.
+    pub(super) fn image(&self, offset: usize, bytes: usize, make: impl FnOnce() -> Result<wgpu::TextureView>) -> Result<wgpu::TextureView> {
+        /// More parts than any buffer has whose parts come round again.
+        const MOST: usize = 256;
+        let mut images = self.raw().images.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, _, view)) = images.iter().find(|(o, b, _)| (*o, *b) == (offset, bytes)) {
+            return Ok(view.clone());
+        }
+        let view = make()?;
+        if images.len() == MOST {
+            images.clear();
+        }
+        images.push((offset, bytes, view.clone()));
+        Ok(view)
     }
 
     pub(super) fn mark_bound(&self) {
@@ -198,7 +216,7 @@ impl Gpu {
             Err(e) if short(&e) && self.trim() > 0 => self.create_buffer(u, size),
             made => made,
         };
-        made.map(|(buffer, memory)| Raw { id: self.pool().id(), buffer, memory, bound: AtomicBool::new(false) }).map_err(|e| {
+        made.map(|(buffer, memory)| Raw { id: self.pool().id(), buffer, memory, images: Mutex::default(), bound: AtomicBool::new(false) }).map_err(|e| {
             Counters::sub(&self.counters.bytes_reserved, size as u64);
             if short(&e) { self.no_memory("the device is out of memory", asked) } else { e }
         })
@@ -262,7 +280,7 @@ impl Gpu {
         Arc::new(GpuBuffer {
             gpu: Arc::downgrade(self),
             device: self.id,
-            raw: Some(Raw { id, buffer, memory: None, bound: AtomicBool::new(false) }),
+            raw: Some(Raw { id, buffer, memory: None, images: Mutex::default(), bound: AtomicBool::new(false) }),
             size,
             home: Home::Caller,
         })

@@ -244,7 +244,7 @@ impl Gpu {
             return Ok(group);
         }
         let seen = bound[1..].iter().zip(&pipeline.accesses).filter(|(_, a)| a.images());
-        let images = seen.map(|(b, _)| self.image(b)).collect::<Result<SmallVec<[wgpu::TextureView; 8]>>>()?;
+        let images = seen.map(|(b, _)| b.buffer.image(b.offset, b.bytes, || self.image(b))).collect::<Result<SmallVec<[wgpu::TextureView; 8]>>>()?;
         let buffers = bound.iter().map(|b| {
             b.buffer.mark_bound();
             let size = std::num::NonZeroU64::new(b.bytes as u64);
