@@ -3,6 +3,7 @@
 use crate::common;
 use crate::op_table::{Case, Lay, op_cases};
 use crate::ops::{adapter, none, walk};
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -184,33 +185,35 @@ fn captured_steps_go_on_where_another_way_of_planning_comes_back() {
     assert!(losses.windows(2).all(|l| l[1] < l[0]), "{losses:?}");
 }
 
-fn tune(device: &Device, workload: &str, budget: f64, rules: Rules) -> (Tuned, Duration) {
+/// Tune until `trials` are made or the budget is spent.
+fn tune(device: &Device, workload: &str, budget: f64, trials: usize, rules: Rules) -> (Tuned, Duration) {
     let workloads = bench::workloads(&[workload.to_string()]).unwrap();
-    let began = Instant::now();
-    let tuned = bench::tune(device, &workloads, Duration::from_secs_f64(budget), rules, &|| false, &mut |_: Told<'_>| {}).unwrap();
+    let (began, tried) = (Instant::now(), Cell::new(0));
+    let mut told = |told: Told<'_>| tried.set(tried.get() + usize::from(matches!(told, Told::Tried(_))));
+    let tuned = bench::tune(device, &workloads, Duration::from_secs_f64(budget), rules, &|| tried.get() >= trials, &mut told).unwrap();
     (tuned, began.elapsed())
 }
 
 #[test]
 fn what_the_tuner_keeps_is_right_and_what_is_wrong_is_not_kept() {
     let Some(device) = adapter(common::gpu(), 1) else { return };
-    // Whatever it takes: only whether it is right decides.
+    // Whatever it takes: only whether it is right decides. Trials are counted, not timed: a busy machine needs long for them.
     let any = Rules { gain: 100.0, spoil: false };
-    let (tuned, took) = tune(&device, "matmul_64x784x128", 3.0, any);
-    assert!(took < Duration::from_secs(6), "{took:?}");
-    assert!(tuned.trials.iter().any(|t| t.outcome == Outcome::Kept), "{:?}", tuned.trials);
-    assert!(tuned.trials.iter().all(|t| matches!(t.outcome, Outcome::Kept | Outcome::Cut)), "{:?}", tuned.trials);
-    assert!(!tuned.choices.is_empty());
-    let (spoiled, _) = tune(&device, "matmul_64x784x128", 3.0, Rules { spoil: true, ..any });
-    assert!(spoiled.choices.is_empty() && spoiled.trials.iter().any(|t| matches!(&t.outcome, Outcome::Wrong(e) if e.contains("wrong result"))));
-    assert!(spoiled.trials.iter().all(|t| matches!(t.outcome, Outcome::Wrong(_) | Outcome::Cut)), "{:?}", spoiled.trials);
+    let (tuned, _) = tune(&device, "matmul_64x784x128", 120.0, 2, any);
+    assert_eq!(tuned.trials.len(), 2, "{:?}", tuned.trials);
+    assert!(tuned.trials.iter().all(|t| t.outcome == Outcome::Kept), "{:?}", tuned.trials);
+    assert!(!tuned.choices.is_empty() && !tuned.complete);
+    let (spoiled, _) = tune(&device, "matmul_64x784x128", 120.0, 2, Rules { spoil: true, ..any });
+    assert_eq!(spoiled.trials.len(), 2, "{:?}", spoiled.trials);
+    assert!(spoiled.trials.iter().all(|t| matches!(&t.outcome, Outcome::Wrong(e) if e.contains("wrong result"))), "{:?}", spoiled.trials);
+    assert!(spoiled.choices.is_empty());
     assert_eq!(gpu(&device).caps().choices.len(), 0, "the device is as it was");
 }
 
 #[test]
 fn the_tuner_ends_in_time_and_when_it_is_asked_to() {
     let Some(device) = adapter(common::gpu(), 1) else { return };
-    let (tuned, took) = tune(&device, "mlp_train", 4.0, Rules::default());
+    let (tuned, took) = tune(&device, "mlp_train", 4.0, usize::MAX, Rules::default());
     assert!(took < Duration::from_secs(8), "{took:?}");
     assert_eq!(tuned.workloads.len(), 1);
     let workloads = bench::workloads(&["mlp_train".to_string()]).unwrap();
