@@ -51,12 +51,7 @@ pub static FLAGS: &[Flag] = &[
     row("WGRAD_POISON", Kind::Switch, "0", "fill memory without a value with NaN before each run"),
     row("WGRAD_VALIDATE", Kind::Switch, "0", "create our own shaders with all checks, as a user's are"),
     row("WGRAD_COOP", Kind::Switch, "1", "use a GPU's units for small matrices of f16 (tensor cores) where results in that precision are asked for"),
-    row(
-        "WGRAD_IMAGES",
-        Kind::Switch,
-        "0",
-        "let kernels on Mesa's llvmpipe read buffers through images that lie over them: faster, but some programs lose memory in the driver at every step",
-    ),
+    row("WGRAD_IMAGES", Kind::Switch, "1", "let kernels on Mesa's llvmpipe read buffers through images that lie over them"),
     row("WGRAD_THREADS", Kind::Number(4096), "0", "threads of the CPU backend; 0: one a core"),
     row(
         "WGRAD_CACHE",

@@ -175,6 +175,11 @@ impl Reader {
 
 /// `text` with every `name[..]` that is read a call of `read_name`.
 fn read_through(text: &str, name: &str) -> Result<String> {
+    with_elements(text, name, &mut |index, written| (!written).then(|| format!("read_{name}({index})")))
+}
+
+/// `text` with what `new` puts in the place of every `name[index]`, told the index and whether the element is assigned to; none leaves it.
+pub(super) fn with_elements(text: &str, name: &str, new: &mut dyn FnMut(&str, bool) -> Option<String>) -> Result<String> {
     let start = format!("{name}[");
     let mut out = String::with_capacity(text.len() + 64);
     let mut rest = text;
@@ -188,11 +193,12 @@ fn read_through(text: &str, name: &str) -> Result<String> {
         });
         let Some(close) = close else { return Err(Error::internal(format!("kernel: {start} is not closed"))) };
         out.push_str(&rest[..at]);
-        // What is inside may read it again.
-        let index = read_through(&inside[..close], name)?;
+        // What is inside may name it again.
+        let index = with_elements(&inside[..close], name, new)?;
         rest = &inside[close + 1..];
         let written = rest.trim_start().strip_prefix('=').is_some_and(|after| !after.starts_with('='));
-        let _ = if whole && !written { write!(out, "read_{name}({index})") } else { write!(out, "{start}{index}]") };
+        let put = if whole { new(&index, written) } else { None };
+        out.push_str(&put.unwrap_or_else(|| format!("{start}{index}]")));
     }
     out.push_str(rest);
     Ok(out)

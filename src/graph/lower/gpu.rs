@@ -72,10 +72,10 @@ fn map(program: &mut GpuProgram, slots: &mut Slots, caps: &Caps, label: &str, st
         let most = caps.choices.number(&choices::MAP_GROUPS, &[quads.ilog2() as usize], rule, |n| n < all);
         let groups = all.min(most);
         let each = if runs { quads.div_ceil(groups * MAP_GROUP) } else { groups * MAP_GROUP };
-        let call = ctx.call("map4")?.hold_words().set("RUNS", runs).u32s(&[quads, each]);
+        let call = ctx.call("map4")?.set("RUNS", runs).u32s(&[quads, each]);
         call.flops(flops).with_epilogue4()?.grid(groups, 1, 1)?;
     } else {
-        ctx.call("map")?.hold_words().u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP))?;
+        ctx.call("map")?.u32(numel).flops(flops).with_epilogue()?.grid_linear(numel.div_ceil(MAP_GROUP))?;
     }
     let scratch = ctx.scratch;
     slots.temps.extend(scratch);

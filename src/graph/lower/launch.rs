@@ -4,7 +4,7 @@ use super::steps::{Reg, Steps, Store, Width};
 use crate::device::{Access, Binding, Caps, Check, Coop, GpuProgram, Kind, Launch, Slot, Word};
 use crate::error::{Error, Result};
 use crate::graph::Slots;
-use crate::kernel::{self, BindingText, Emit};
+use crate::kernel::{self, BindingText, Emit, UNREAD, for_processors};
 use crate::tensor::{DType, Layout, Meta};
 use std::sync::Arc;
 
@@ -104,14 +104,14 @@ impl<'a> LaunchCtx<'a> {
         let label = self.label.to_string();
         let mut emit = Emit::new(kernel);
         emit.set_f16(self.caps.f16);
-        Ok(Call { ctx: self, text: Text::Ours(emit), bindings: Vec::new(), words: Vec::new(), flops: 0, label, hold_words: false, halves: Vec::new() })
+        Ok(Call { ctx: self, text: Text::Ours(emit), bindings: Vec::new(), words: Vec::new(), flops: 0, label, halves: Vec::new() })
     }
 
     /// Begin a launch of a whole module that a user wrote: it runs as it is, with all checks. Its bindings are declared in it, so an op that uses
     /// this must not let them change: see [`Op::keeps_bindings`](crate::graph::Op::keeps_bindings).
     pub fn call_text(&mut self, text: &Arc<str>) -> Call<'_, 'a> {
         let label = self.label.to_string();
-        Call { ctx: self, text: Text::Theirs(text.clone()), bindings: Vec::new(), words: Vec::new(), flops: 0, label, hold_words: false, halves: Vec::new() }
+        Call { ctx: self, text: Text::Theirs(text.clone()), bindings: Vec::new(), words: Vec::new(), flops: 0, label, halves: Vec::new() }
     }
 
     /// Launch what brings the f32s of one buffer into another as halves.
@@ -147,7 +147,6 @@ pub struct Call<'c, 'a> {
     words: Vec<Word>,
     flops: u64,
     label: String,
-    hold_words: bool,
     /// Values that it stores as f32 and that are halves: from where to where they are brought after it.
     halves: Vec<(Slot, Slot)>,
 }
@@ -274,13 +273,6 @@ impl Call<'_, '_> {
         self
     }
 
-    /// On a processor, load the words before anything else: for a kernel whose lanes do one short thing behind a guard or in a loop. Loops around much work
-    /// (products, convolutions, softmax) are 3 to 25 times as slow with it, as their bounds are then no longer known to be the same in all lanes.
-    pub fn hold_words(mut self) -> Self {
-        self.hold_words = self.ctx.caps.kind == Kind::Software;
-        self
-    }
-
     /// State how much this launch computes.
     pub fn flops(mut self, flops: u64) -> Self {
         self.flops = flops;
@@ -393,9 +385,10 @@ impl Call<'_, '_> {
         let texts: Vec<BindingText> = self.bindings.iter().map(|(t, _)| t.clone()).collect();
         let (text, trusted) = match self.text {
             Text::Ours(emit) => {
+                let processor = self.ctx.caps.kind == Kind::Software;
+                self.words.splice(..0, vec![Word::Const(0); if processor { UNREAD } else { 0 }]);
                 let text = emit.finish(&texts, self.words.len())?;
-                let held = if self.hold_words { kernel::hold_words(&text) } else { None };
-                (held.unwrap_or(text).into(), true)
+                (if processor { for_processors(&text)? } else { text }.into(), true)
             }
             Text::Theirs(text) => (text, false),
         };

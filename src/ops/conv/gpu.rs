@@ -28,7 +28,7 @@ fn turns(ctx: &LaunchCtx<'_>, g: &Geometry, terms: usize) -> Result<()> {
 
 /// Zeros through the epilogue: what an empty sum gives.
 fn zeros(ctx: &mut LaunchCtx<'_>, count: usize) -> Result<()> {
-    ctx.call("map")?.hold_words().u32(count).with_epilogue()?.grid_linear(count.div_ceil(64))
+    ctx.call("map")?.u32(count).with_epilogue()?.grid_linear(count.div_ceil(64))
 }
 
 /// The words that most kernels share after the first two vectors.

@@ -101,7 +101,7 @@ impl Op for Gather {
         // Whole slices are taken in fours.
         let fours = inner.is_multiple_of(4) && lines.strides[2] == 0 && ctx.inputs[0].aligned && in_fours(&ctx.outputs[0].1.shape);
         let (width, element) = if fours { (4, format!("vec4<{}>", x.dtype.wgsl())) } else { (1, x.dtype.wgsl().to_string()) };
-        let mut call = ctx.call("gather")?.hold_words().alias("T", &element).set("WIDTH", format!("{width}u"));
+        let mut call = ctx.call("gather")?.alias("T", &element).set("WIDTH", format!("{width}u"));
         if fours {
             call = call.hook("load", "    return x[i >> 2u];");
         }

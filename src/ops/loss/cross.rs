@@ -353,7 +353,7 @@ impl Op for CrossGrad {
         let (sharing, smoothing) = of.sharing(ctx, 4, s);
         let fours = in_rows_of_fours(ctx, s);
         let vs = numel / if fours { 4 } else { 1 };
-        let mut call = ctx.call("cross_entropy_grad")?.hold_words().set("SMOOTH", of.smooth).set("MEAN", self.0.mean);
+        let mut call = ctx.call("cross_entropy_grad")?.set("SMOOTH", of.smooth).set("MEAN", self.0.mean);
         call = logits(call, fours).input("labels", 1).input("kept", 2).input("weighed", 3);
         call = if of.weighted { call.input("weights", 4) } else { call.hook("weight", "    return 1.0;") };
         if fours {

@@ -267,7 +267,7 @@ pub(in crate::ops) fn product(ctx: &mut LaunchCtx<'_>, a: (usize, &Layout), b: (
     }
     if p.k == 0 {
         // An empty sum: zeros, through the epilogue.
-        return ctx.call("map")?.hold_words().u32(count).with_epilogue()?.grid_linear(count.div_ceil(64));
+        return ctx.call("map")?.u32(count).with_epilogue()?.grid_linear(count.div_ceil(64));
     }
     match Family::of(ctx.caps) {
         Family::Tiles => tiles(ctx, &p),

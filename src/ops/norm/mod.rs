@@ -182,7 +182,7 @@ impl Op for Normalize {
         let numel = ctx.outputs[0].1.numel();
         let (width, steps) = steps(ctx, s.inner, ctx.inputs[0].aligned);
         let element = stats::element(width);
-        let mut call = ctx.call("batch_norm")?.hold_words().alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
+        let mut call = ctx.call("batch_norm")?.alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
         call = stats::loads(call, width, "load", "x", "u[0].z").input_as("x", 0, element).input("center", 1);
         call = if self.affine { call.input("weight", 2).input("bias", 3) } else { call.hook("factor", "    return 1.0;").hook("shift", "    return 0.0;") };
         call = call.u32s(&[numel / width / steps, s.channels]).offset(0).offset(1);
@@ -284,7 +284,7 @@ impl Op for NormalizeGrad {
         let numel = ctx.outputs[0].1.numel();
         let (width, steps) = steps(ctx, s.inner, ctx.inputs[0].aligned && ctx.inputs[1].aligned);
         let element = stats::element(width);
-        let mut call = ctx.call("batch_norm_grad")?.hold_words().alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
+        let mut call = ctx.call("batch_norm_grad")?.alias("V", element).set("WIDTH", format!("{width}u")).set("STEPS", format!("{steps}u"));
         call = stats::loads(call, width, "load", "x", "u[0].z");
         call = stats::loads(call, width, "load_g", "g", "u[0].w").input_as("x", 0, element).input_as("g", 1, element).input("scale", 2);
         call = call.u32s(&[numel / width / steps, s.channels]).offset(0).offset(1).offset(2);

@@ -97,7 +97,7 @@ impl Cut {
         let passes: &[bool] = if partial.is_some() { &[false, true] } else { &[false] };
         for &joins in passes {
             let ends = joins || partial.is_none();
-            let mut call = ctx.call(name)?.hold_words().set("WIDTH", format!("{}u", self.width)).set("ROWS", self.s.inner > 1);
+            let mut call = ctx.call(name)?.set("WIDTH", format!("{}u", self.width)).set("ROWS", self.s.inner > 1);
             if joins {
                 call = call.hook("walk", "    return vec2<f32>(0.0);").hook("result", "    return joined(c, lane);");
                 call = reads.iter().fold(call, |call, [load, ..]| call.hook(load, "    return V(0.0);"));

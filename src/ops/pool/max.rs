@@ -112,7 +112,7 @@ impl Op for MaxPool {
             let pairs = width.is_multiple_of(4);
             let (length, element) = if pairs { (4, "vec4<f32>") } else { (2, "vec2<f32>") };
             let outputs = [ctx.outputs[0].0, ctx.outputs[1].0];
-            let mut call = ctx.call("max_pool2d_halves")?.hold_words().alias("V", element).set("LENGTH", format!("{length}u")).input_as("x", 0, element);
+            let mut call = ctx.call("max_pool2d_halves")?.alias("V", element).set("LENGTH", format!("{length}u")).input_as("x", 0, element);
             if pairs {
                 let both = "    let a = window(top.xy, bottom.xy, at);\n    let b = window(top.zw, bottom.zw, at + 2u);";
                 let value = if value { "\n    y[i] = vec2<f32>(a.value, b.value);" } else { "" };
@@ -236,7 +236,7 @@ impl Op for MaxPoolGrad {
         let [height, width] = self.1;
         if self.0 == HALVES && width.is_multiple_of(4) && ctx.inputs.iter().all(|i| i.aligned) {
             let invocations = count / (height * width) * height.div_ceil(2) * (width / 4);
-            let call = ctx.call("max_pool2d_halves_grad")?.hold_words().input_as("g", 0, "vec2<f32>").input_as("index", 1, "vec2<i32>");
+            let call = ctx.call("max_pool2d_halves_grad")?.input_as("g", 0, "vec2<f32>").input_as("index", 1, "vec2<i32>");
             let call = call.u32s(&[invocations, height, width]).offset(0).u32s(&[height / 2, width / 4]).offset(1).u32(height.div_ceil(2));
             return call.flops(4 * count as u64).with_epilogue4()?.grid_linear(invocations.div_ceil(64));
         }
@@ -244,7 +244,7 @@ impl Op for MaxPoolGrad {
         let apart = kernel == stride && padding == [0; 2] && dilation == [1; 2];
         let cover = [0, 1].map(|d| self.1[d].div_ceil(kernel[d]));
         let invocations = if apart { count / (self.1[0] * self.1[1]) * cover[0] * cover[1] } else { count };
-        let call = self.0.consts(ctx.call("max_pool2d_grad")?.hold_words()).set("APART", apart).input("g", 0).input("index", 1);
+        let call = self.0.consts(ctx.call("max_pool2d_grad")?).set("APART", apart).input("g", 0).input("index", 1);
         let call = call.u32(invocations).u32s(&self.1).offset(0).u32s(&plane(&g)).offset(1).u32(0).u32s(&cover).u32s(&[0, 0]);
         call.flops((invocations * kernel[0] * kernel[1]) as u64).with_epilogue()?.grid_linear(invocations.div_ceil(64))
     }

@@ -107,7 +107,6 @@ impl Pass {
         let inner = reduced.last().map_or(1, |d| d.0).max(1);
         let mut call = ctx
             .call("reduce")?
-            .hold_words()
             .set("KEPT", format!("{}u", kept.len()))
             .set("REDUCED", format!("{}u", reduced.len()))
             .set("ROWS", along_rows(&self.runs))
