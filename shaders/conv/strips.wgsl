@@ -20,21 +20,20 @@ const SPAN: u32 = 1u;
 const STEP: u32 = 1u;
 // Whether lanes read w for each other: each one row of eight.
 const SHARES: bool = false;
-// Channels of x in a step, and the terms of one.
+// Channels of x in a step.
 const CHANNELS: u32 = 1u;
-const TERMS: u32 = 1u;
 // The stride across.
 const ACROSS: u32 = 1u;
 // Whether rows of y are whole vectors.
 const FOURS: bool = false;
 // What is stored at once.
 alias Stored = f32;
-// Terms summed before they join the total.
-const BLOCK: u32 = 256u;
+// Channels of x whose terms are summed before they join the total.
+const BLOCK: u32 = 1u;
 // Vectors of x that a step reads.
 const MASKS: u32 = 1u;
 
-// The sums of up to BLOCK terms, the totals, and which columns of x are inside of it.
+// The sums of a block's terms, the totals, and which columns of x are inside of it.
 var<private> s: array<vec4<f32>, ROWS * VECTORS>;
 var<private> t: array<vec4<f32>, ROWS * VECTORS>;
 var<private> mask: array<vec4<u32>, MASKS>;
@@ -86,6 +85,42 @@ fn finish(first: u32, column: u32, rows: u32) {
     store(first, column, t[0]);
 }
 
+// Where the lane reads x and w, and how it goes on: from a channel to the next, and from a row of the kernel.
+struct Walk {
+    plane: u32,
+    p: u32,
+    next_p: u32,
+    y0: u32,
+    next_y: u32,
+    k0: u32,
+    next_k: u32,
+    lane: u32,
+    last: u32,
+}
+
+// Add the terms of some channels to s.
+fn add(begin: u32, end: u32, w: Walk) {
+    var p = w.p + begin / CHANNELS * w.next_p;
+    var plane = w.plane + begin * u[0].w;
+    for (var channel = begin; channel < end; channel += CHANNELS) {
+        var v = w.y0;
+        for (var k = w.k0; k < u[3].x; k += w.next_k) {
+            step(plane + v * u[1].y, select(0u, 0xffffffffu, v < u[1].x), p + k * u[5].z, w.lane, channel, w.last);
+            v += w.next_y;
+        }
+        p += w.next_p;
+        plane += CHANNELS * u[0].w;
+    }
+}
+
+// Hook: all terms. A block is a loop of its own: a branch to the totals at each step would cost a processor as much as the step.
+fn terms(w: Walk) {
+    for (var begin = 0u; begin < u[0].z; begin += BLOCK) {
+        add(begin, min(u[0].z, begin + BLOCK), w);
+        flush();
+    }
+}
+
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     var id = wid.x + wid.y * groups.x;
@@ -124,7 +159,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     columns(reads);
     // Channels of all groups before this one, of all images before this one.
     let before = image * u[2].y + z % u[2].y;
-    let last = limit();
     let block = u[3].x * u[5].z;
     var p = (id * ((u[0].z + CHANNELS - 1u) / CHANNELS)) * block;
     var next_p = block;
@@ -136,23 +170,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
             own[r] = min(select(r, r * 8u + lid.x, SHARES), u[0].x - 1u - row) * length;
         }
     }
-    var plane = u[5].x + before * u[0].z * u[0].w + reads;
-    var terms = 0u;
-    for (var channel = 0u; channel < u[0].z; channel += CHANNELS) {
-        var v = y0;
-        for (var k = k0; k < u[3].x; k += next_k) {
-            step(plane + v * u[1].y, select(0u, 0xffffffffu, v < u[1].x), p + k * u[5].z, lid.x, channel, last);
-            v += next_y;
-            terms += TERMS;
-            if terms >= BLOCK {
-                flush();
-                terms = 0u;
-            }
-        }
-        p += next_p;
-        plane += CHANNELS * u[0].w;
-    }
-    flush();
+    let plane = u[5].x + before * u[0].z * u[0].w + reads;
+    terms(Walk(plane, p, next_p, y0, next_y, k0, next_k, lid.x, limit()));
     if mine >= count || out >= u[1].z {
         return;
     }

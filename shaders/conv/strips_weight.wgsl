@@ -17,8 +17,9 @@ const STRIP: u32 = 4u;
 const REST: u32 = 0u;
 // The stride across.
 const ACROSS: u32 = 1u;
-// Terms summed before they join the total.
-const BLOCK: u32 = 256u;
+// Rows of g whose terms are summed before they join the total; and where rows are longer than such a block, its steps.
+const BLOCK: u32 = 1u;
+const STEPS: u32 = 1u;
 
 var<private> s: array<f32, SUMS>;
 var<private> t: array<f32, SUMS>;
@@ -39,6 +40,19 @@ fn step(at: u32, column: u32, row: u32, first: u32, own: vec4<u32>, channels: u3
 // Hook: the same for the last REST positions of a row.
 fn rest(at: u32, column: u32, row: u32, first: u32, own: vec4<u32>, channels: u32, last: vec2<u32>) {
     return;
+}
+
+// Add a row's steps to s, from `begin` up to `end`.
+fn add(at: u32, row: u32, first: u32, own: vec4<u32>, channels: u32, last: vec2<u32>, begin: u32, end: u32) {
+    for (var n = begin; n < end; n++) {
+        let column = n * STRIP * ACROSS;
+        step(at + column, column, row, first + n * STRIP, own, channels, last);
+    }
+}
+
+// Hook: add all steps of a row.
+fn steps(at: u32, row: u32, first: u32, own: vec4<u32>, channels: u32, last: vec2<u32>) {
+    add(at, row, first, own, channels, last, 0u, u[2].w);
 }
 
 // Hook: the last indices of g and x.
@@ -87,36 +101,28 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) lid
     var down = row % u[1].z;
     // Groups before this one, of all images before this one.
     var before = ((z / u[2].y) * u[2].x + row / u[1].z) * u[2].y + z % u[2].y;
-    var terms = 0u;
+    // A block is a loop of its own: a branch to the totals at each step would cost a processor as much as the step.
     while row < end {
-        let v = down * u[4].y + k * u[4].w - u[4].z;
-        let inside = select(0u, 0xffffffffu, v < u[1].x);
-        var at = u[5].y + (before * u[0].z + own / u[3].x) * u[0].w + v * u[1].y;
-        var first = u[5].x + (before * u[0].x + channel) * u[0].y + down * u[1].w;
-        var column = 0u;
-        for (var n = 0u; n < u[2].w; n++) {
-            step(at, column, inside, first, planes, channels, last);
-            at += STRIP * ACROSS;
-            column += STRIP * ACROSS;
-            first += STRIP;
-            terms += STRIP;
-            if terms >= BLOCK {
-                flush();
-                terms = 0u;
+        let stop = min(end, row + BLOCK);
+        while row < stop {
+            let v = down * u[4].y + k * u[4].w - u[4].z;
+            let inside = select(0u, 0xffffffffu, v < u[1].x);
+            let at = u[5].y + (before * u[0].z + own / u[3].x) * u[0].w + v * u[1].y;
+            let first = u[5].x + (before * u[0].x + channel) * u[0].y + down * u[1].w;
+            steps(at, inside, first, planes, channels, last);
+            if REST > 0u {
+                let column = u[2].w * STRIP * ACROSS;
+                rest(at + column, column, inside, first + u[2].w * STRIP, planes, channels, last);
+            }
+            row += 1u;
+            down += 1u;
+            if down == u[1].z {
+                down = 0u;
+                before += u[2].y;
             }
         }
-        if REST > 0u {
-            rest(at, column, inside, first, planes, channels, last);
-            terms += REST;
-        }
-        row += 1u;
-        down += 1u;
-        if down == u[1].z {
-            down = 0u;
-            before += u[2].y;
-        }
+        flush();
     }
-    flush();
     if mine == lid.x {
         finish_along(z * u[0].x + channel + lid.x, part, lid.x, channels);
     }

@@ -257,7 +257,7 @@ impl Gpu {
         let mut words = call.words.to_vec();
         words.resize(bytes / 4, 0);
         let accesses = call.bindings.iter().map(|(_, a)| *a).collect();
-        let wanted = Wanted { label: call.label, text: &text, trusted: false, accesses, words: words.clone() };
+        let wanted = Wanted { label: call.label, text: &text, trusted: false, accesses, window: bytes };
         let pipeline = self.pipelines(&[wanted])?.remove(0);
         let uniforms = self.alloc(bytes)?;
         self.guarded(call.label, || {

@@ -8,11 +8,12 @@ use super::{Gpu, GpuOptions, Kind, scope};
 use crate::device::{Access, Counters, select};
 use crate::error::{Error, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// A first use that takes longer compiles; a shorter one found the kernel in the driver's cache.
-const COMPILES: Duration = Duration::from_millis(100);
+/// A first use that takes longer compiles; a shorter one found the kernel in the driver's cache. Of the shortest text (half a millisecond or 20 and more), and of the
+/// longest (10 or hundreds).
+const COMPILES: [Duration; 2] = [Duration::from_millis(8), Duration::from_millis(100)];
 /// New pipelines below which it is not worth opening a device.
 const WORTH: usize = 4;
 /// Threads at most: each holds a compiler's memory.
@@ -29,12 +30,17 @@ impl Gpu {
         }
         // Long texts take long: they come first, so that no thread waits for another at the end.
         new.sort_by_key(|(w, _)| std::cmp::Reverse(w.text.len()));
-        let next = AtomicUsize::new(1);
-        let take = || new.get(next.fetch_add(1, Relaxed));
-        let began = Instant::now();
-        if self.touch(&new[0].1, new[0].0).is_err() || began.elapsed() < COMPILES {
+        let compiles = |(w, pipeline): &(&Wanted<'_>, Arc<Pipeline>), least| {
+            let began = Instant::now();
+            self.touch(pipeline, w).is_ok_and(|()| began.elapsed() >= least)
+        };
+        // The shortest is soon known; where it is found, others may not be.
+        let shortest = new.pop().is_some_and(|last| compiles(&last, COMPILES[0]));
+        if !shortest && !compiles(&new[0], COMPILES[1]) {
             return;
         }
+        let next = AtomicUsize::new(usize::from(!shortest));
+        let take = || new.get(next.fetch_add(1, Relaxed));
         let helpers = std::thread::available_parallelism().map_or(1, usize::from).min(new.len()).min(THREADS) - 1;
         std::thread::scope(|s| {
             for _ in 0..helpers {
@@ -71,14 +77,13 @@ impl Gpu {
         Ok(Gpu::new(select::next_id(), device, queue, self.info.clone(), options, Arc::default(), None))
     }
 
-    /// Run no workgroup of a kernel, and wait for it. Its uniform window holds what it will in a run: llvmpipe compiles a kernel for the values that its loops end by.
+    /// Run no workgroup of a kernel, and wait for it.
     fn touch(self: &Arc<Self>, pipeline: &Pipeline, wanted: &Wanted<'_>) -> Result<()> {
-        let window: &[u8] = bytemuck::cast_slice(&wanted.words);
-        let (read, written) = (self.alloc(BEHIND.max(window.len()))?, self.alloc(BEHIND)?);
+        let (read, written) = (self.alloc(BEHIND.max(wanted.window))?, self.alloc(BEHIND)?);
         self.guarded(wanted.label, || {
             let behind = |access: Access| if access.writes() { &written } else { &read };
             let storage = wanted.accesses.iter().map(|a| Bound { buffer: behind(*a), offset: 0, bytes: BEHIND });
-            let bound: Vec<_> = std::iter::once(Bound { buffer: &read, offset: 0, bytes: window.len() }).chain(storage).collect();
+            let bound: Vec<_> = std::iter::once(Bound { buffer: &read, offset: 0, bytes: wanted.window }).chain(storage).collect();
             let group = self.bind_group(&mut BindCache::default(), pipeline, &bound)?;
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
@@ -87,11 +92,8 @@ impl Gpu {
                 pass.set_bind_group(0, &group, &[]);
                 pass.dispatch_workgroups(0, 0, 0);
             }
-            let commands = encoder.finish();
-            let _turn = self.turn();
-            // Neither the write nor the submit is a run's.
-            self.write(&AtomicU64::new(0), &read, 0, window);
-            self.submit(Some(commands))?;
+            self.submit(Some(encoder.finish()))?;
+            // It is no run's.
             Counters::sub(&self.counters.submits, 1);
             Ok(())
         })?;

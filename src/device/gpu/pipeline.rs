@@ -27,8 +27,8 @@ pub(super) struct Wanted<'a> {
     pub(super) text: &'a Arc<str>,
     pub(super) trusted: bool,
     pub(super) accesses: SmallVec<[Access; 8]>,
-    /// The uniform window of its first run, as far as it is known.
-    pub(super) words: Vec<u32>,
+    /// Bytes of its uniform window.
+    pub(super) window: usize,
 }
 
 /// What a pipeline is found by.

@@ -133,10 +133,8 @@ impl Gpu {
                 }
             }
             let accesses = launch.bindings.iter().map(|b| b.access).collect();
-            let known = |w: &Word| if let Word::Const(c) = w { *c } else { 0 };
-            let mut words: Vec<u32> = launch.words.iter().map(known).collect();
-            words.resize(window_bytes(launch.words.len()) / 4, 0);
-            wanted.push(Wanted { label, text: &launch.text, trusted: launch.trusted, accesses, words });
+            let window = window_bytes(launch.words.len());
+            wanted.push(Wanted { label, text: &launch.text, trusted: launch.trusted, accesses, window });
         }
         let pipelines = self.pipelines(&wanted)?;
         let mut steps = Vec::with_capacity(program.launches.len());

@@ -13,6 +13,8 @@ use std::fmt::Write;
 const MOST_ROWS: usize = 16;
 /// Sums that a lane holds at most: they lie in the first cache, not in registers, whatever their number.
 const MOST_SUMS: usize = 192;
+/// Terms that are summed before they join the total.
+pub(super) const BLOCK: usize = 256;
 /// Neighbours that a step reads at most: a wide kernel over many steps would make a long text.
 const MOST_NEIGHBOURS: isize = 40;
 /// What one load costs, in products.
@@ -233,9 +235,11 @@ impl Strips {
         let tiles = (g.n * down * strips).div_ceil(8);
         let fours = f.step() == 1 && columns_to.is_multiple_of(4);
         let vectors = self.vectors();
-        let mut clear = String::new();
+        let block = (BLOCK / (self.channels * f.kernel * g.kh)).max(1) * self.channels;
+        let whole = f.from[0] <= block;
+        let mut flush = String::new();
         for i in 0..self.rows * vectors {
-            let _ = writeln!(clear, "    t[{i}] += s[{i}];\n    s[{i}] = vec4<f32>();");
+            let _ = if whole { writeln!(flush, "    t[{i}] = s[{i}];") } else { writeln!(flush, "    t[{i}] += s[{i}];\n    s[{i}] = vec4<f32>();") };
         }
         // One row's stores in a loop: they are long where a software adapter compiles them. What was stored makes room for what comes after it.
         let mut finish = String::from("    for (var r = 0u; r < min(ROWS, rows); r++) {\n");
@@ -259,15 +263,18 @@ impl Strips {
             ("SPAN", vectors / f.step()),
             ("STEP", f.step()),
             ("CHANNELS", self.channels),
-            ("TERMS", self.channels * f.kernel),
+            ("BLOCK", block),
             ("ACROSS", f.stride),
             ("MASKS", self.window.vectors()),
         ] {
             call = call.set(name, format!("{value}u"));
         }
         let masks: Vec<String> = self.window.masks("column", "u[1].y").iter().enumerate().map(|(n, m)| format!("    mask[{n}] = {m};")).collect();
-        call = call.hook("columns", &masks.join("\n")).hook("flush", &clear).hook("finish", &finish);
+        call = call.hook("columns", &masks.join("\n")).hook("flush", &flush).hook("finish", &finish);
         call = call.hook("step", &self.step(shares, pads(0), pads_columns));
+        if whole {
+            call = call.hook("terms", "    add(0u, u[0].z, w);\n    flush();");
+        }
         call = call.hook("limit", &format!("    return {};", reads.limit("u[5].x", "u[5].y")));
         call = call.read("x", slot_x, reads.element()).read("w", weight, element);
         call = call.u32s(&[to, rows_to * columns_to, from, height * width, height, width, rows_to, columns_to]);

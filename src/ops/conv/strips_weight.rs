@@ -1,7 +1,7 @@
 //! The gradient of a convolution's weight in strips, for processors: which strips, and the text of one step (strips_weight.wgsl).
 
 use super::geometry::Geometry;
-use super::strips::even;
+use super::strips::{BLOCK, even};
 use super::window::{Reads, Window};
 use super::gpu::weight_parts;
 use crate::device::choices::{Choices, WEIGHT_STRIP};
@@ -178,8 +178,16 @@ impl WeightStrips {
                 call = call.write("sums", slot, "f32");
             }
         }
-        for (name, value) in [("ROWS", self.rows), ("SUMS", sums), ("STRIP", self.strip), ("REST", self.rest), ("ACROSS", self.stride)] {
+        let (block, steps) = ((BLOCK / g.ow).max(1), (BLOCK / self.strip).max(1));
+        let numbers = [("ROWS", self.rows), ("SUMS", sums), ("STRIP", self.strip), ("REST", self.rest), ("ACROSS", self.stride), ("BLOCK", block), ("STEPS", steps)];
+        for (name, value) in numbers {
             call = call.set(name, format!("{value}u"));
+        }
+        if self.is_whole() {
+            call = call.hook("steps", "    step(at, 0u, row, first, own, channels, last);");
+        } else if self.full > steps {
+            let each = "add(at, row, first, own, channels, last, n, min(u[2].w, n + STEPS));\n        flush();";
+            call = call.hook("steps", &format!("    for (var n = 0u; n < u[2].w; n += STEPS) {{\n        {each}\n    }}"));
         }
         call = call.hook("step", &self.step(self.strip, shares, along.is_some(), pads_rows, pads_columns)).hook("flush", &flush).hook("finish", &finish);
         if self.rest > 0 {

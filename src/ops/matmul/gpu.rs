@@ -330,7 +330,7 @@ fn lanes(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let along = sum_along(ctx);
     let mut call = ctx.call("matmul_lanes")?.set("ROWS", format!("{}u", lanes.rows())).set("COLUMNS", format!("{}u", lanes.columns()));
-    call = call.set("FOURS", fours).hook("multiply", &lanes.multiply(along.is_some()));
+    call = call.set("FOURS", fours).hook("multiply", &lanes.multiply(p.k, split.1, along.is_some()));
     if columns.reads == Reads::Across {
         // Four at a time from a multiple of four: past the end, the last four are read again.
         call = call.hook("columns_at", "    return vec4<u32>(base + min(col, u[0].y - 4u));");

@@ -75,33 +75,55 @@ impl Lanes {
         4 * self.vectors
     }
 
-    /// The body of the hook `multiply`. With `sums`, the lanes of the first columns also sum the rows that they read, and store them there.
-    pub fn multiply(&self, sums: bool) -> String {
+    /// The body of the hook `multiply` for a sum of `k` terms in parts of at most so many. With `sums`, the lanes of the first columns also sum the
+    /// rows that they read, and store them there.
+    pub fn multiply(&self, k: usize, part: usize, sums: bool) -> String {
         let mut out = String::new();
         for v in 0..self.vectors {
             let _ = writeln!(out, "    let p{v} = columns_at(base_b, col + {}u);", 32 * v);
         }
         let _ = writeln!(out, "    let rows = u[0].x - row;");
+        for i in 0..self.rows() * self.vectors {
+            let _ = writeln!(out, "    var t{i} = vec4<f32>();");
+        }
         for (n, &body) in self.bodies.iter().enumerate() {
             match self.bodies.get(n + 1) {
                 Some(next) => {
                     let _ = writeln!(out, "    if rows > {next}u {{");
-                    out += &self.body(body, sums);
-                    out += "    return;\n    }\n";
+                    out += &self.body(body, k, part, sums);
+                    out += "    } else {\n";
                 }
-                None => out += &self.body(body, sums),
+                None => out += &self.body(body, k, part, sums),
             }
         }
+        out += &"    }\n".repeat(self.bodies.len() - 1);
+        out += &self.store();
+        out
+    }
+
+    /// Store the lane's rows. What was stored makes room for what comes after it.
+    fn store(&self) -> String {
+        let mut out = String::new();
+        let rows = self.rows();
+        let _ = writeln!(out, "    for (var r = 0u; r < min(rows, {rows}u); r += {STORED}u) {{");
+        for r in 0..STORED.min(rows) {
+            let _ = writeln!(out, "    if r + {r}u < rows {{");
+            for v in 0..self.vectors {
+                let _ = writeln!(out, "    store(first + (row + r + {r}u) * u[10].x, col + {}u, t{});", 32 * v, r * self.vectors + v);
+            }
+            out += "    }\n";
+        }
+        for i in STORED * self.vectors..rows * self.vectors {
+            let _ = writeln!(out, "    t{} = t{i};", i - STORED * self.vectors);
+        }
+        out += "    }\n";
         out
     }
 
     /// The lane's product of up to `rows` rows.
-    fn body(&self, rows: usize, along: bool) -> String {
+    fn body(&self, rows: usize, k: usize, part: usize, along: bool) -> String {
         let mut out = String::new();
         let sums = rows * self.vectors;
-        for i in 0..sums {
-            let _ = writeln!(out, "    var t{i} = vec4<f32>();");
-        }
         let share = Share::of(rows);
         match self.read_a {
             Reads::Across => {
@@ -120,44 +142,34 @@ impl Lanes {
                 let _ = writeln!(out, "    var own_t{e} = vec4<f32>();\n    var own_s{e} = vec4<f32>();");
             }
         }
-        out += "    var k = begin;\n    while k < end {\n";
-        let _ = writeln!(out, "    let stop = min(end, k + {BLOCK}u);");
+        // What is one block needs no loop over blocks, and what is whole fours no single terms: half of a text that takes long to compile.
+        let (blocks, singles) = (part > BLOCK, !k.is_multiple_of(4) && self.read_a != Reads::AlongK && self.read_b != Reads::AlongK);
+        out += "    var k = begin;\n";
+        out += &if blocks { format!("    while k < end {{\n    let stop = min(end, k + {BLOCK}u);\n") } else { "    let stop = end;\n".to_string() };
         for i in 0..sums {
             let _ = writeln!(out, "    var s{i} = vec4<f32>();");
         }
         let _ = writeln!(out, "    while k + 4u <= stop {{");
         out += &self.step(rows, 4, along);
         out += "    k += 4u;\n    }\n";
-        if self.read_a != Reads::AlongK && self.read_b != Reads::AlongK {
+        if singles {
             out += "    while k < stop {\n";
             out += &self.step(rows, 1, along);
             out += "    k += 1u;\n    }\n";
         }
+        let joins = if blocks { "+=" } else { "=" };
         for i in 0..sums {
-            let _ = writeln!(out, "    t{i} += s{i};");
+            let _ = writeln!(out, "    t{i} {joins} s{i};");
         }
         if along {
             for e in 0..self.own_sums(rows) {
-                let _ = writeln!(out, "    own_t{e} += own_s{e};\n    own_s{e} = vec4<f32>();");
+                let _ = writeln!(out, "    own_t{e} {joins} own_s{e};\n    own_s{e} = vec4<f32>();");
             }
         }
-        out += "    }\n";
+        out += if blocks { "    }\n" } else { "" };
         if along {
             out += &self.store_sums(rows);
         }
-        // What was stored makes room for what comes after it.
-        let _ = writeln!(out, "    for (var r = 0u; r < min(rows, {rows}u); r += {STORED}u) {{");
-        for r in 0..STORED.min(rows) {
-            let _ = writeln!(out, "    if r + {r}u < rows {{");
-            for v in 0..self.vectors {
-                let _ = writeln!(out, "    store(first + (row + r + {r}u) * u[10].x, col + {}u, t{});", 32 * v, r * self.vectors + v);
-            }
-            out += "    }\n";
-        }
-        for i in STORED * self.vectors..sums {
-            let _ = writeln!(out, "    t{} = t{i};", i - STORED * self.vectors);
-        }
-        out += "    }\n";
         out
     }
 
