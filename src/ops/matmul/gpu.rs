@@ -49,6 +49,14 @@ fn reads(aligned: bool, layout: &Layout, k: (usize, isize), across: (usize, isiz
     }
 }
 
+/// How the operands of a product are read, each told with whether it is aligned.
+fn both_reads((a, a_aligned): (&Layout, bool), (b, b_aligned): (&Layout, bool)) -> [Reads; 2] {
+    let Dims { m, k, n, .. } = Dims::of(&a.shape, &b.shape);
+    let lead = a.shape.rank() - 2;
+    let (a_row, a_col, b_row, b_col) = (a.strides()[lead], a.strides()[lead + 1], b.strides()[lead], b.strides()[lead + 1]);
+    [reads(a_aligned, a, (k, a_col), (m, a_row)), reads(b_aligned, b, (k, b_row), (n, b_col))]
+}
+
 /// Put the bodies in that read operand `name` in fours. `size` and `step` are the words that hold the size across and the stride of k.
 fn widen<'c, 'a>(call: Call<'c, 'a>, name: &str, reads: Reads, size: &str, step: &str) -> Call<'c, 'a> {
     let places = if name == "a" { "rows_at" } else { "columns_at" };
@@ -189,8 +197,7 @@ impl Product {
         let lead = a.shape.rank() - 2;
         let (sa, sb) = (a.strides(), b.strides());
         let (a_row, a_col, b_row, b_col) = (sa[lead], sa[lead + 1], sb[lead], sb[lead + 1]);
-        let read_a = reads(ctx.inputs[i].aligned, a, (k, a_col), (m, a_row));
-        let read_b = reads(ctx.inputs[j].aligned, b, (k, b_row), (n, b_col));
+        let [read_a, read_b] = both_reads((a, ctx.inputs[i].aligned), (b, ctx.inputs[j].aligned));
         let a_side = Side { input: i, across: a_row, along: a_col, reads: read_a };
         let b_side = Side { input: j, across: b_col, along: b_row, reads: read_b };
         Product { batch, m, k, n, a: a_side, b: b_side, dims: batch_dims(&leading(a), &leading(b)) }
@@ -315,7 +322,8 @@ pub(super) fn sums_rows(caps: &Caps, a: &(Layout, bool), b: &(Layout, bool)) -> 
         return false;
     }
     let Dims { m, k, n, .. } = Dims::of(&a.0.shape, &b.0.shape);
-    m * k * n > 0 && !Lanes::turned(n) && Lanes::split(m, k, n, &caps.choices).0 == 1
+    let [read_a, read_b] = both_reads((&a.0, a.1), (&b.0, b.1));
+    m * k * n > 0 && !Lanes::turned(n) && Lanes::new(read_a, read_b, [m, k, n], &caps.choices).split([m, k, n], &caps.choices).0 == 1
 }
 
 /// The product where lanes read for each other: matmul_lanes.wgsl.
@@ -323,14 +331,14 @@ fn lanes(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     let (count, turned) = (p.count(), Lanes::turned(p.n));
     // Rows and columns as the kernel sees them.
     let (rows, columns, sizes) = if turned { (p.b, p.a, [p.n, p.m]) } else { (p.a, p.b, [p.m, p.n]) };
-    let lanes = Lanes::new(rows.reads, columns.reads, p.n, &ctx.caps.choices);
+    let lanes = Lanes::new(rows.reads, columns.reads, [p.m, p.k, p.n], &ctx.caps.choices);
     let fours = !turned && p.n.is_multiple_of(4);
     let tiles = [sizes[0].div_ceil(lanes.rows()), sizes[1].div_ceil(8 * lanes.columns())];
     let split = product_parts(&ctx.caps.choices, [p.m, p.k, p.n], BLOCK, split(tiles[0] * tiles[1], p.k));
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let along = sum_along(ctx);
     let mut call = ctx.call("matmul_lanes")?.set("ROWS", format!("{}u", lanes.rows())).set("COLUMNS", format!("{}u", lanes.columns()));
-    call = call.set("FOURS", fours).hook("multiply", &lanes.multiply(p.k, split.1, along.is_some()));
+    call = call.set("FOURS", fours).hook("multiply", &lanes.multiply(p.k, along.is_some()));
     if columns.reads == Reads::Across {
         // Four at a time from a multiple of four: past the end, the last four are read again.
         call = call.hook("columns_at", "    return vec4<u32>(base + min(col, u[0].y - 4u));");

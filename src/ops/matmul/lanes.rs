@@ -8,13 +8,17 @@ use std::fmt::Write;
 const LANES: [&str; 4] = ["x", "y", "z", "w"];
 
 /// Rows of a lane: two bodies in one kernel, so that few rows (a small batch, or what is left of a large one) cost little and need no kernel of their own.
+const FEW: [usize; 2] = [8, 4];
 const BODIES: [usize; 2] = [16, 4];
 /// The same for wide results: faster by a fifth, and three times as long to compile.
 const WIDE_BODIES: [usize; 2] = [32, 8];
 /// Bodies and vectors by the options of [`MATMUL_LANES`].
-const OPTIONS: [([usize; 2], usize); 6] = [([8, 4], 1), ([8, 4], 2), (BODIES, 1), (BODIES, 2), (WIDE_BODIES, 1), (WIDE_BODIES, 2)];
+const OPTIONS: [([usize; 2], usize); 6] = [(FEW, 1), (FEW, 2), (BODIES, 1), (BODIES, 2), (WIDE_BODIES, 1), (WIDE_BODIES, 2)];
 /// The width from which they pay.
 const WIDE: usize = 512;
+/// Elements of a layer's weight up to which its products take [`FEW`] rows and one vector, and [`BODIES`] and one: a first step waits for the compiler, and such
+/// products are a small part of any other (measured: as fast with few, and up to a tenth slower; compiled in a third and in half of the time).
+const QUICK: [usize; 2] = [1 << 14, 1 << 17];
 /// Rows that are stored by one piece of text, in a loop: stores are long where a software adapter compiles them.
 const STORED: usize = 2;
 /// Up to this width a result is made transposed: its columns are too few for lanes, and each then is a row of every lane.
@@ -50,21 +54,30 @@ impl Lanes {
         n <= NARROW
     }
 
-    /// For a result with `n` columns, whose rows are read through `read_a`, as the kernel sees them.
-    pub fn new(read_a: Reads, read_b: Reads, n: usize, choices: &Choices) -> Lanes {
+    /// For a product of these sizes, whose rows are read through `read_a`, as the kernel sees them.
+    pub fn new(read_a: Reads, read_b: Reads, [m, k, n]: [usize; 3], choices: &Choices) -> Lanes {
         if Lanes::turned(n) {
             return Lanes { read_a, read_b, vectors: 1, bodies: SmallVec::from_slice(&[n]) };
         }
-        let rule = (if n < WIDE { BODIES } else { WIDE_BODIES }, if n > 32 { 2 } else { 1 });
+        // What is read along k, or across rows, is no batch: a last batch of another size needs no kernel of its own.
+        let weight = match (read_a, read_b) {
+            (Reads::AlongK, _) | (_, Reads::AlongK) => k * n,
+            (Reads::Across, _) => m * n,
+            _ => usize::MAX,
+        };
+        let rule = match weight {
+            w if w <= QUICK[0] => (FEW, 1),
+            w if w <= QUICK[1] => (BODIES, 1),
+            _ => (if n < WIDE { BODIES } else { WIDE_BODIES }, if n > 32 { 2 } else { 1 }),
+        };
         let chosen = choices.pick(&MATMUL_LANES, &[n], OPTIONS.iter().position(|o| *o == rule), |_| true);
         let (bodies, vectors) = chosen.map_or(rule, |o| OPTIONS[o]);
         Lanes { read_a, read_b, vectors, bodies: SmallVec::from(bodies) }
     }
 
     /// Into how many parts the terms of that product are split, where it is not turned, and the terms of one.
-    pub fn split(m: usize, k: usize, n: usize, choices: &Choices) -> (usize, usize) {
-        let lanes = Lanes::new(Reads::Single, Reads::Single, n, choices);
-        product_parts(choices, [m, k, n], BLOCK, split(m.div_ceil(lanes.rows()) * n.div_ceil(8 * lanes.columns()), k))
+    pub fn split(&self, [m, k, n]: [usize; 3], choices: &Choices) -> (usize, usize) {
+        product_parts(choices, [m, k, n], BLOCK, split(m.div_ceil(self.rows()) * n.div_ceil(8 * self.columns()), k))
     }
 
     pub fn rows(&self) -> usize {
@@ -75,9 +88,9 @@ impl Lanes {
         4 * self.vectors
     }
 
-    /// The body of the hook `multiply` for a sum of `k` terms in parts of at most so many. With `sums`, the lanes of the first columns also sum the
+    /// The body of the hook `multiply` for sums of `k` terms. With `sums`, the lanes of the first columns also sum the
     /// rows that they read, and store them there.
-    pub fn multiply(&self, k: usize, part: usize, sums: bool) -> String {
+    pub fn multiply(&self, k: usize, sums: bool) -> String {
         let mut out = String::new();
         for v in 0..self.vectors {
             let _ = writeln!(out, "    let p{v} = columns_at(base_b, col + {}u);", 32 * v);
@@ -90,10 +103,10 @@ impl Lanes {
             match self.bodies.get(n + 1) {
                 Some(next) => {
                     let _ = writeln!(out, "    if rows > {next}u {{");
-                    out += &self.body(body, k, part, sums);
+                    out += &self.body(body, k, sums);
                     out += "    } else {\n";
                 }
-                None => out += &self.body(body, k, part, sums),
+                None => out += &self.body(body, k, sums),
             }
         }
         out += &"    }\n".repeat(self.bodies.len() - 1);
@@ -121,7 +134,7 @@ impl Lanes {
     }
 
     /// The lane's product of up to `rows` rows.
-    fn body(&self, rows: usize, k: usize, part: usize, along: bool) -> String {
+    fn body(&self, rows: usize, k: usize, along: bool) -> String {
         let mut out = String::new();
         let sums = rows * self.vectors;
         let share = Share::of(rows);
@@ -142,8 +155,9 @@ impl Lanes {
                 let _ = writeln!(out, "    var own_t{e} = vec4<f32>();\n    var own_s{e} = vec4<f32>();");
             }
         }
-        // What is one block needs no loop over blocks, and what is whole fours no single terms: half of a text that takes long to compile.
-        let (blocks, singles) = (part > BLOCK, !k.is_multiple_of(4) && self.read_a != Reads::AlongK && self.read_b != Reads::AlongK);
+        // Along k it is no batch, and whole fours. What is one block needs no loop over blocks.
+        let along_k = self.read_a == Reads::AlongK || self.read_b == Reads::AlongK;
+        let blocks = !along_k || k > BLOCK;
         out += "    var k = begin;\n";
         out += &if blocks { format!("    while k < end {{\n    let stop = min(end, k + {BLOCK}u);\n") } else { "    let stop = end;\n".to_string() };
         for i in 0..sums {
@@ -152,7 +166,7 @@ impl Lanes {
         let _ = writeln!(out, "    while k + 4u <= stop {{");
         out += &self.step(rows, 4, along);
         out += "    k += 4u;\n    }\n";
-        if singles {
+        if !along_k {
             out += "    while k < stop {\n";
             out += &self.step(rows, 1, along);
             out += "    k += 1u;\n    }\n";
