@@ -386,7 +386,9 @@ impl Call<'_, '_> {
         let (text, trusted) = match self.text {
             Text::Ours(emit) => {
                 let processor = self.ctx.caps.kind == Kind::Software;
-                self.words.splice(..0, vec![Word::Const(0); if processor { UNREAD } else { 0 }]);
+                if processor {
+                    self.words.splice(..0, [Word::Const(0); UNREAD]);
+                }
                 let text = emit.finish(&texts, self.words.len())?;
                 (if processor { for_processors(&text)? } else { text }.into(), true)
             }

@@ -5,7 +5,7 @@ use super::window::{Reads, Window};
 use crate::device::choices::{CONV_ROWS, CONV_STRIP, Choices};
 use crate::error::Result;
 use crate::graph::LaunchCtx;
-use crate::ops::matmul::lanes_share;
+use crate::ops::matmul::{BLOCK, lanes_share};
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -13,8 +13,6 @@ use std::fmt::Write;
 const MOST_ROWS: usize = 16;
 /// Sums that a lane holds at most: they lie in the first cache, not in registers, whatever their number.
 const MOST_SUMS: usize = 192;
-/// Terms that are summed before they join the total.
-pub(super) const BLOCK: usize = 256;
 /// Neighbours that a step reads at most: a wide kernel over many steps would make a long text.
 const MOST_NEIGHBOURS: isize = 40;
 /// What one load costs, in products.

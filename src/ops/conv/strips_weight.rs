@@ -1,13 +1,13 @@
 //! The gradient of a convolution's weight in strips, for processors: which strips, and the text of one step (strips_weight.wgsl).
 
 use super::geometry::Geometry;
-use super::strips::{BLOCK, even};
+use super::strips::even;
 use super::window::{Reads, Window};
 use super::gpu::weight_parts;
 use crate::device::choices::{Choices, WEIGHT_STRIP};
 use crate::error::Result;
 use crate::graph::LaunchCtx;
-use crate::ops::matmul::{lanes_share, split, sum_along, sum_splits};
+use crate::ops::matmul::{BLOCK, lanes_share, split, sum_along, sum_splits};
 use std::fmt::Write;
 
 /// Channels of g that a lane owns at most: four subgroups of eight read them.

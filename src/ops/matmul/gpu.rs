@@ -13,7 +13,7 @@ use crate::tensor::{DType, Layout};
 /// Rows and columns that one invocation (rows) and one workgroup (columns) own in matmul.wgsl.
 const ROWS: usize = 8;
 /// Terms between two visits to the total, as BLOCK in matmul.wgsl; also the unit by which k is split.
-pub(super) const BLOCK: usize = 256;
+pub(in crate::ops) const BLOCK: usize = 256;
 
 /// How the kernel reads four rows (of a) or columns (of b) by four steps of k.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

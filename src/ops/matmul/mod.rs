@@ -6,7 +6,7 @@ mod lanes;
 mod table;
 mod tiles;
 
-pub(super) use gpu::{Family, chosen_parts, lanes_share, product, split, split_fine, sum_along, sum_splits};
+pub(super) use gpu::{BLOCK, Family, chosen_parts, lanes_share, product, split, split_fine, sum_along, sum_splits};
 pub(super) use table::OPS;
 pub(super) use tiles::Tile;
 

@@ -5,6 +5,8 @@ mod counters;
 mod custom;
 mod failure;
 mod fusion;
+#[cfg(target_os = "linux")]
+mod growth;
 mod history;
 mod interop;
 mod launches;
