@@ -50,14 +50,16 @@ fn result(c: u32, part: u32, lane: u32) -> vec2<f32> {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let id = gid.x + gid.y * groups.x * 64u;
-    let j = id / LANES;
-    if j >= u[0].x * u[0].z {
+    // Lanes that join do so behind barriers, which all of a workgroup must reach: past the last, that one is joined again, and not stored.
+    let all = u[0].x * u[0].z;
+    if LANES == 1u && id >= all {
         return;
     }
+    let j = min(id / LANES, all - 1u);
     let part = select(j / u[0].x, j % u[0].z, ROWS);
     let c = select(j % u[0].x, j / u[0].z, ROWS);
     let v = result(c, part, id % LANES);
-    if id % LANES == 0u {
+    if id % LANES == 0u && id / LANES < all {
         finish(c, part, v);
     }
 }

@@ -154,9 +154,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let row = (id % u[5].y) * ROWS;
     id /= u[5].y;
     let col = (id % u[5].x) * COLUMNS;
-    z = id / u[5].x;
-    if z >= u[2].z * u[2].w {
+    let own = id / u[5].x;
+    if own >= u[2].z * u[2].w {
         return;
     }
+    z = own;
     product(index, row, col, 0u, u[0].w);
 }

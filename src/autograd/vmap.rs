@@ -37,6 +37,9 @@ fn run(f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>, inputs: &[&Tensor], see
     let Some(k) = inputs.first().and_then(|t| t.shape().first().copied()) else {
         return Err(Error::invalid("vmap: needs at least one input with a leading axis"));
     };
+    if k == 0 {
+        return Err(Error::shape("vmap: the leading axis of the inputs has no models"));
+    }
     if let Some(t) = inputs.iter().find(|t| t.shape().first() != Some(&k)) {
         return Err(Error::shape(format!("vmap: inputs have leading axes of {k} and of {:?}", t.shape().first().copied().unwrap_or(0))));
     }

@@ -33,6 +33,7 @@ pub use engine::{Alternative, Planned, plan_with};
 pub use engine::{flush, plan_names};
 #[cfg(feature = "gpu")]
 pub use interop::WgpuSlice;
+pub(crate) use lower::countable;
 pub use lower::launch::{Call, LaunchCtx, Operand};
 pub(crate) use lower::steps::in_fours;
 pub use mode::{MatmulPrecision, PlanName, grad_enabled, no_grad, plan_name, with_grad_mode, with_matmul_precision};

@@ -121,7 +121,7 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
         Fuses::default()
     }
 
-    /// Buffers that its kernels bind besides inputs, output and scratch: the error words, where it checks its data.
+    /// Buffers that a kernel with its epilogue binds besides inputs and output: the error words, where it checks its data, and scratch that it reads there.
     fn extra_bindings(&self) -> usize {
         0
     }

@@ -94,6 +94,9 @@ impl CustomOp {
 
     /// Its kernel. `file` names the text in errors.
     ///
+    /// Lavapipe (Mesa 22) compiles a kernel of more than a hundred values anew at every dispatch, and keeps each, where branches or loops end by words and the
+    /// first word is read: for that driver, let the first four floats be some that the kernel does not read.
+    ///
     /// # Errors
     /// Where the text does not parse or validate: with file, line and a caret.
     pub fn wgsl(self, file: &str, text: &str) -> Result<CustomOp> {

@@ -10,6 +10,7 @@ use wgrad::device::gpu::Gpu;
 use wgrad::device::{Buffer, Caps, Kind, Storage};
 use wgrad::graph::{Seen, watch};
 use wgrad::ops::rows::{self, Row, Sig};
+use wgrad::ops::{BatchNorm, Conv2dOptions, CrossEntropy};
 use wgrad::tensor::{DType, Data};
 use wgrad::{Device, Result, Tensor};
 
@@ -146,6 +147,7 @@ const LONG_SUMS: &[Large] = &[
     ("amax", |d| long(&[LONG, 2], d)?.try_amax(&[0], false)),
     ("argmax", |d| Tensor::arange(LONG, d)?.to_dtype(DType::F32).try_argmax(0, false)),
     ("argmin of columns", |d| Tensor::arange(2 * LONG, d)?.to_dtype(DType::F32).neg().reshape([LONG, 2]).try_argmin(0, false)),
+    ("batch_norm of one channel", |d| Ok(long(&[8_500_000, 1], d)?.try_batch_norm(None, None, &BatchNorm::default())?.0)),
     ("softmax", |d| long(&[2, LONG], d)?.try_softmax(1)),
     ("softmax of columns", |d| long(&[LONG, 2], d)?.try_softmax(0)),
     ("gradient of log_softmax", |d| slope(&long(&[2, LONG], d)?, |x| x.try_log_softmax(1))),
@@ -164,6 +166,15 @@ const LONG_SUMS: &[Large] = &[
     ("avg_pool2d", |d| long(&[1, 1, WINDOW, WINDOW], d)?.try_avg_pool2d([WINDOW; 2], Default::default())),
     ("conv2d", |d| long(&[1, 1, WINDOW, WINDOW], d)?.try_conv2d(&long(&[2, 1, WINDOW, WINDOW], d)?, None, Default::default())),
     ("gradient of conv2d by its weight", |d| slope(&long(&[2, 1, 1, 1], d)?, |w| long(&[1, 1, SIDE, SIDE], d)?.try_conv2d(w, None, Default::default()))),
+    // Rows of one position, of which a turn of a loop takes one; a row of which a part of a sum is no whole one; channels that turn less often than their terms.
+    ("gradient of conv2d by its weight over short rows", |d| {
+        let options = Conv2dOptions { padding: [1, 0], ..Conv2dOptions::default() };
+        slope(&long(&[1, 64, 3, 1], d)?, |w| long(&[1, 64, 70_000, 1], d)?.try_conv2d(w, None, options))
+    }),
+    ("gradient of conv2d by its weight over a long row", |d| {
+        slope(&long(&[1, 1, 1, 3], d)?, |w| long(&[1, 1, 1, 5 * LONG], d)?.try_conv2d(w, None, Default::default()))
+    }),
+    ("conv2d of many channels", |d| long(&[1, 17_000, 3, 3], d)?.try_conv2d(&long(&[1, 17_000, 3, 3], d)?, None, Default::default())),
     ("gradient of a large kernel's conv2d", |d| slope(&long(&[1, 2, 4, 4], d)?, |x| x.try_conv2d(&long(&[LONG / 18, 2, 3, 3], d)?, None, Default::default()))),
     ("matmul", |d| long(&[3, LONG], d)?.try_matmul(&long(&[LONG, 5], d)?)),
     ("matmul of a row", |d| long(&[1, LONG], d)?.try_matmul(&long(&[LONG, 1], d)?)),
@@ -192,6 +203,13 @@ fn sums_may_be_longer_than_a_driver_lets_loops_be() {
 const TOO_LONG: &[Large] = &[
     ("conv2d", |d| long(&[1, 66_000, 3, 3], d)?.try_conv2d(&long(&[1, 66_000, 3, 3], d)?, None, Default::default())),
     ("max_pool2d", |d| long(&[1, 1, WINDOW, WINDOW], d)?.try_max_pool2d([WINDOW; 2], Default::default())),
+    ("max_pool2d", |d| long(&[1, 1, 2858, 21], d)?.try_max_pool2d([2858, 21], Default::default())),
+    ("avg_pool2d", |d| long(&[1, 1, 70_000, 1], d)?.try_avg_pool2d([70_000, 1], Default::default())),
+    ("avg_pool2d", |d| long(&[1, 1, 22_000, 2], d)?.try_avg_pool2d([22_000, 2], Default::default())),
+    ("cross_entropy", |d| {
+        let smooth = CrossEntropy { label_smoothing: 0.1, ..CrossEntropy::default() };
+        long(&[2, LONG], d)?.cross_entropy_with(&labels(2, LONG, d)?, &smooth)
+    }),
 ];
 
 #[test]
@@ -201,6 +219,36 @@ fn loops_that_a_driver_would_end_are_refused() {
         let e = caught(|| run(&device)?.to_data()).expect_err(name).to_string();
         assert!(e.contains(name) && e.contains("steps for one element"), "{e}");
     }
+}
+
+/// Where f32 alone would lose what is asked for: a window as large as an image, and features that are large beside how they vary.
+#[test]
+fn the_cpus_fast_paths_keep_what_f32_would_lose() {
+    let cpu = common::fast();
+    let mean = Tensor::full([1, 1, 1, 100_000], 0.1, &cpu).try_avg_pool2d([1, 100_000], Default::default()).unwrap().item().unwrap();
+    assert!((mean - f64::from(0.1f32)).abs() < 1e-7, "{mean}");
+    let x = Tensor::new(vec![1_000_000.0f32, 1_000_000.06], [2, 1], &cpu).unwrap();
+    let y = x.try_batch_norm(None, None, &BatchNorm::default()).unwrap().0.to_vec::<f32>().unwrap();
+    // Two neighbours in f32, 0.0625 apart: 0.0625 / sqrt(0.03125^2 + 1e-5).
+    assert!((y[1] - y[0] - 1.98981).abs() < 1e-3, "{y:?}");
+}
+
+/// Nothing holds so many elements, but what is broadcast has them: no kernel counts them wrong in silence.
+#[test]
+fn more_elements_than_kernels_count_are_refused() {
+    let Some(device) = adapter(common::gpu(), 2) else { return };
+    let ones = |shape: &[usize]| Tensor::ones(shape, &device);
+    let cases: [Large; 2] = [
+        ("a sum of a row", |d| (&Tensor::ones([34_000, 1], d) - &Tensor::ones([1, 65_530], d)).try_sum(&[0, 1], false)),
+        ("a sum of a view", |d| Tensor::new(vec![1.0f32; 70_000], [70_000, 1], d)?.expand([70_000, 70_000]).try_sum(&[0, 1], false)),
+    ];
+    for (name, run) in cases {
+        let e = caught(|| run(&device)?.to_data()).expect_err(name).to_string();
+        assert!(e.contains("kernels count fewer than"), "{name}: {e}");
+    }
+    // What is below is counted right.
+    let sum = (&ones(&[3, 1]) + &ones(&[1, 5])).sum_all().item().unwrap();
+    assert_eq!(sum, 30.0);
 }
 
 /// Run again what was seen, with every output between guards, the ones behind it within the bound range.

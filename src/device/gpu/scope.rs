@@ -55,6 +55,11 @@ impl Gpu {
         }
     }
 
+    /// Whether [`Gpu::alive`] has an error to tell.
+    pub(super) fn troubled(&self) -> bool {
+        self.kept.lost.get().is_some() || self.kept.uncaptured.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Run wgpu calls inside error scopes, on this thread. What they caught is the error of `what`, and comes before an error of `f` itself.
     /// Scopes are per thread and must not be held across an await, so `f` is plain code.
     pub(super) fn guarded<T>(&self, what: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {

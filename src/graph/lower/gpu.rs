@@ -7,10 +7,23 @@ use super::launch::{LaunchCtx, Operand};
 use super::steps::{Load, Reg, Steps, Store, in_fours};
 use super::{Slots, build_steps, copies_needed, label};
 use crate::device::{Caps, GpuProgram, Slot, choices};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::memory;
 use crate::tensor::{DType, Layout, Meta, Shape};
 use std::collections::HashMap;
+
+/// Elements that a kernel walks at most: their numbers are u32, and are cut into coordinates by factors that are exact up to here. No buffer holds as many, but
+/// what is broadcast or summed as it is made may have more.
+const MOST_ELEMENTS: usize = 1 << 31;
+
+/// Refuse shapes of more elements than kernels count.
+pub(crate) fn countable(what: &str, shape: &Shape) -> Result<()> {
+    if shape.numel() < MOST_ELEMENTS {
+        return Ok(());
+    }
+    let why = format!("{what}: shape {shape} has {} elements, kernels count fewer than {MOST_ELEMENTS}", shape.numel());
+    Err(Error::shape(why).help("compute it in parts"))
+}
 
 /// The program that computes `groups`, in order, with its temporaries placed.
 pub(crate) fn lower(canon: &Canon, groups: &[Group], caps: &Caps, fault: Option<Fault>) -> Result<GpuProgram> {
@@ -20,6 +33,9 @@ pub(crate) fn lower(canon: &Canon, groups: &[Group], caps: &Caps, fault: Option<
     for group in groups {
         let first = program.launches.len();
         let label = label(canon, group);
+        for meta in group.nodes().flat_map(|n| &canon.nodes[n as usize].outs) {
+            countable(&label, &meta.shape)?;
+        }
         match group.root {
             None => {
                 let steps = build_steps(canon, &slots, &group.rows, None, None);

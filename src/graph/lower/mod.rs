@@ -8,7 +8,7 @@ mod places;
 mod runner;
 pub(crate) mod steps;
 
-pub(crate) use gpu::lower as lower_gpu;
+pub(crate) use gpu::{countable, lower as lower_gpu};
 pub(crate) use host::lower as lower_host;
 
 use super::canon::{Canon, CanonInput, Place, Src};

@@ -41,6 +41,10 @@ pub(super) fn each_task(g: &Geometry, task: usize, each: usize, out: &mut [f32],
 
 /// `y` of `x` and `w`.
 pub(super) fn forward(g: &Geometry, x: &[f32], w: &[f32], y: &mut [f32], threads: &Threads) {
+    // Images without rows may have results, which read nothing but padding.
+    if x.is_empty() {
+        return y.fill(0.0);
+    }
     let planes = Planes::of(g);
     let (k, p, plane) = (g.k(), g.positions(), g.h * g.w);
     let direct = reads_planes(g);
@@ -158,6 +162,9 @@ fn lay_out(laid: &[f32], places: &[usize], runs: &[Run], width: usize, to: &mut 
 
 /// The gradient of the image, of `gy` and `w`.
 pub(super) fn input_grad(g: &Geometry, gy: &[f32], w: &[f32], gx: &mut [f32], threads: &Threads) {
+    if gx.is_empty() {
+        return;
+    }
     let Some(turned) = turned(g) else {
         return spread::input_grad(g, gy, w, gx, threads);
     };
@@ -188,8 +195,8 @@ fn turned(g: &Geometry) -> Option<Geometry> {
 pub(super) fn weight_grad(g: &Geometry, x: &[f32], gy: &[f32], gw: &mut [f32], threads: &Threads) {
     /// Results that are transposed together.
     const TOGETHER: usize = 16;
-    if gw.is_empty() {
-        return;
+    if gw.is_empty() || x.is_empty() {
+        return gw.fill(0.0);
     }
     let planes = Planes::of(g);
     let (k, p, plane, size) = (g.k(), g.positions(), g.h * g.w, g.weight());

@@ -50,6 +50,11 @@ impl Conv {
                 return Err(Error::shape(format!("conv2d: {what} must be at least 1, got {v:?}")));
             }
         }
+        for (what, v) in [("stride", stride), ("padding", padding), ("dilation", dilation)] {
+            if v.iter().any(|v| *v > i32::MAX as usize) {
+                return Err(Error::shape(format!("conv2d: {what} must be at most {}, got {v:?}", i32::MAX)));
+            }
+        }
         if groups == 0 {
             return Err(Error::shape("conv2d: groups must be at least 1, got 0"));
         }
@@ -66,7 +71,10 @@ impl Conv {
         }
         let out = |d: usize| (padded[d] - reach[d]) / stride[d] + 1;
         let models = self.models.max(1);
-        Ok(Geometry { models, n, groups, cg, og: o / groups, h, w: width, kh, kw, oh: out(0), ow: out(1), stride, padding, dilation })
+        // A stride beyond the image has one window, as one of its size has: what is laid out by strides stays small.
+        let (oh, ow) = (out(0), out(1));
+        let stride = [stride[0].min(padded[0]), stride[1].min(padded[1])];
+        Ok(Geometry { models, n, groups, cg, og: o / groups, h, w: width, kh, kw, oh, ow, stride, padding, dilation })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::device::choices::{Choices, WEIGHT_PARTS};
 use crate::device::{Caps, Kind, Slot};
 use crate::error::Result;
 use crate::graph::{Call, LaunchCtx};
-use crate::ops::matmul::{Family, chosen_parts, lanes_share, product, split, sum_splits};
+use crate::ops::matmul::{BLOCK, Family, chosen_parts, lanes_share, product, split, sum_splits};
 use crate::tensor::{Layout, Shape};
 
 /// Columns that one row of a workgroup's invocations owns, in all three kernels.
@@ -21,9 +21,9 @@ fn group_rows(ctx: &LaunchCtx<'_>, tiles: usize) -> usize {
     if ctx.caps.kind == Kind::Software || tiles < 8 { 1 } else { 8 }
 }
 
-/// Refuse sums of more terms than loops may turn for: a turn takes as many as the kernel is wide, or four where it is wider.
-fn turns(ctx: &LaunchCtx<'_>, g: &Geometry, terms: usize) -> Result<()> {
-    ctx.turns("conv2d", terms / g.kw.min(4))
+/// Refuse sums of more terms than the loops of conv2d.wgsl may turn for: a turn takes four, and each block has two turns more.
+fn turns(ctx: &LaunchCtx<'_>, terms: usize) -> Result<()> {
+    ctx.turns("conv2d", terms.div_ceil(4) + 2 * terms.div_ceil(BLOCK))
 }
 
 /// Zeros through the epilogue: what an empty sum gives.
@@ -77,6 +77,12 @@ fn in_strips(ctx: &LaunchCtx<'_>) -> bool {
     Family::of(ctx.caps) != Family::Tiles
 }
 
+/// The strips of a convolution, or of the gradient of its image, on a processor whose loops may turn that often.
+fn strips(ctx: &LaunchCtx<'_>, g: &Geometry, grad: bool) -> Option<Strips> {
+    let found = in_strips(ctx).then(|| Strips::of(g, grad, ctx.inputs[0].aligned, &ctx.caps.choices))??;
+    (found.turns(g) <= ctx.caps.loop_turns().unwrap_or(usize::MAX)).then_some(found)
+}
+
 /// A convolution of single elements, or the gradient of its image: the product of the weight (turned round) and each image.
 fn pointwise(ctx: &mut LaunchCtx<'_>, g: &Geometry, grad: bool) -> Result<()> {
     let (to, from, positions) = if grad { (g.cg, g.og, g.h * g.w) } else { (g.og, g.cg, g.h * g.w) };
@@ -93,21 +99,19 @@ pub(super) fn forward(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     if count == 0 {
         return Ok(());
     }
-    if g.cg == 0 {
+    if g.cg * g.h * g.w == 0 {
         return zeros(ctx, count);
     }
     if g.is_pointwise() {
         return pointwise(ctx, g, false);
     }
-    turns(ctx, g, k)?;
     if in_tiles(ctx, g.og) {
         return tiles::image(ctx, g, false);
     }
-    if in_strips(ctx)
-        && let Some(strips) = Strips::of(g, false, ctx.inputs[0].aligned, &ctx.caps.choices)
-    {
+    if let Some(strips) = strips(ctx, g, false) {
         return strips.launch(ctx, g);
     }
+    turns(ctx, k)?;
     let (slot_x, slot_w) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
     let wide = k.is_multiple_of(4) && ctx.inputs[1].aligned;
     let rows = rows_of(g.og);
@@ -135,15 +139,13 @@ pub(super) fn input_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     if g.is_pointwise() {
         return pointwise(ctx, g, true);
     }
-    turns(ctx, g, terms)?;
     if in_tiles(ctx, g.cg) {
         return tiles::image(ctx, g, true);
     }
-    if in_strips(ctx)
-        && let Some(strips) = Strips::of(g, true, ctx.inputs[0].aligned, &ctx.caps.choices)
-    {
+    if let Some(strips) = strips(ctx, g, true) {
         return strips.launch(ctx, g);
     }
+    turns(ctx, terms)?;
     let (packed, k) = pack_weight(ctx, g)?;
     let slot_g = ctx.inputs[0].slot;
     let rows = rows_of(g.cg);

@@ -116,6 +116,17 @@ impl Strips {
         strips(choices.number(&CONV_STRIP, &g.key(grad), rule, |n| strips(n).is_some()))
     }
 
+    /// Channels whose terms are summed before they join the totals.
+    fn block(&self, g: &Geometry) -> usize {
+        (BLOCK / (self.channels * self.flow.kernel * g.kh)).max(1) * self.channels
+    }
+
+    /// How many times the loops of a lane turn, their ends among them.
+    pub fn turns(&self, g: &Geometry) -> usize {
+        let from = self.flow.from[0];
+        from.div_ceil(self.channels) * (g.kh + 2) + 3 * from.div_ceil(self.block(g))
+    }
+
     /// Vectors of columns.
     fn vectors(&self) -> usize {
         self.strip / 4
@@ -233,7 +244,7 @@ impl Strips {
         let tiles = (g.n * down * strips).div_ceil(8);
         let fours = f.step() == 1 && columns_to.is_multiple_of(4);
         let vectors = self.vectors();
-        let block = (BLOCK / (self.channels * f.kernel * g.kh)).max(1) * self.channels;
+        let block = self.block(g);
         let whole = f.from[0] <= block;
         let mut flush = String::new();
         for i in 0..self.rows * vectors {

@@ -18,6 +18,8 @@ const MOST_SUMS: usize = 96;
 const MOST_PRODUCTS: usize = 1024;
 /// Neighbours that a step reads at most.
 const MOST_NEIGHBOURS: isize = 40;
+/// Turns of loops in a row at most: a part of a sum has one row at least, and llvmpipe ends loops after 65535.
+const MOST_TURNS: usize = 50_000;
 
 /// How a lane works: its part of the result, and what it reads for it.
 #[derive(Clone, Copy, Debug)]
@@ -61,14 +63,15 @@ impl WeightStrips {
         let options = [4, 8, 12, 16, g.ow.min(16)].map(cut);
         let fits = |s: &WeightStrips| {
             let ends = s.full > 0 && (s.strip.is_multiple_of(4) || s.is_whole());
-            ends && s.x(s.strip).last - s.x(s.strip).first < MOST_NEIGHBOURS && rows * g.kw * s.strip <= MOST_PRODUCTS.max(4 * rows * g.kw)
+            let few = s.x(s.strip).last - s.x(s.strip).first < MOST_NEIGHBOURS && s.turns() <= MOST_TURNS;
+            ends && few && s.sees_any() && rows * g.kw * s.strip <= MOST_PRODUCTS.max(4 * rows * g.kw)
         };
         let cost = |s: &WeightStrips| s.full * s.loads(s.strip) + if s.rest > 0 { s.loads(s.rest) } else { 0 };
         let rule = (0..options.len()).filter(|&o| fits(&options[o])).min_by_key(|&o| cost(&options[o]));
         let chosen = rule.map(|rule| choices.pick(&WEIGHT_STRIP, &g.key(false), Some(rule), |o| fits(&options[o])).unwrap_or(rule));
         chosen
             .map(|o| options[o])
-            .or_else(|| Some(cut(g.ow)).filter(|s| g.ow < 4 && s.x(s.strip).last - s.x(s.strip).first < MOST_NEIGHBOURS))
+            .or_else(|| Some(cut(g.ow)).filter(|s| g.ow < 4 && s.sees_any() && s.x(s.strip).last - s.x(s.strip).first < MOST_NEIGHBOURS))
     }
 
     fn neighbour(&self, position: usize, kx: usize) -> isize {
@@ -80,8 +83,23 @@ impl WeightStrips {
         self.full == 1 && self.rest == 0
     }
 
+    /// How many times loops turn in a row, and around it, their ends among them.
+    fn turns(&self) -> usize {
+        let steps = (BLOCK / self.strip).max(1);
+        if self.is_whole() { 4 } else { self.full + 2 * self.full.div_ceil(steps) + 6 }
+    }
+
+    /// A step of a whole row has no masks, so it must read something of x.
+    fn sees_any(&self) -> bool {
+        !self.is_whole() || self.window(self.strip).within(self.width).is_some()
+    }
+
+    fn window(&self, positions: usize) -> Window {
+        Window { reads: self.reads_x, first: self.neighbour(0, 0), last: self.neighbour(positions - 1, self.kernel - 1) }
+    }
+
     fn x(&self, positions: usize) -> Window {
-        let window = Window { reads: self.reads_x, first: self.neighbour(0, 0), last: self.neighbour(positions - 1, self.kernel - 1) };
+        let window = self.window(positions);
         // A step that is a whole row knows which columns are padding.
         if self.is_whole() { window.within(self.width).unwrap_or(window) } else { window }
     }
@@ -145,9 +163,10 @@ impl WeightStrips {
         let (slot_x, slot_g) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
         let (tiles, blocks) = ((g.cg * g.kh).div_ceil(8), g.og.div_ceil(self.rows));
         let rows = g.n * g.oh;
-        let (parts, terms) = weight_parts(&ctx.caps.choices, g, split(tiles * blocks * g.groups, rows * g.ow));
-        let each = terms.div_ceil(g.ow);
-        let parts = if parts > 1 { rows.div_ceil(each) } else { 1 };
+        let (_, terms) = weight_parts(&ctx.caps.choices, g, split(tiles * blocks * g.groups, rows * g.ow));
+        // A turn may be a short row: then fewer of them than the terms of a part would make.
+        let each = terms.div_ceil(g.ow).min(ctx.caps.loop_turns().unwrap_or(usize::MAX) / self.turns());
+        let parts = rows.div_ceil(each);
         let along = sum_along(ctx);
         let all = count + along.map_or(0, |(_, n)| n);
         let scratch = (parts > 1).then(|| ctx.scratch(parts * all * 4));

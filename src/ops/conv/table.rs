@@ -73,6 +73,12 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
                 sample([2, 1, 3, 44], [3, 1, 2, 3], true, options([1, 1], [0, 1], [1, 1], 1)),
                 sample([1, 2, 9, 10], [2, 2, 3, 3], false, options([3, 3], [2, 1], [1, 1], 1)),
                 sample([1, 1, 4, 4], [35, 1, 3, 3], false, same),
+                // A stride far beyond the image, on one side and on both.
+                sample([2, 3, 5, 4], [4, 3, 2, 1], true, options([100_000, 2], [1, 0], [1, 1], 1)),
+                sample([2, 2, 4, 4], [3, 2, 1, 1], false, options([1_000_000_007, 1_000_000_007], [0, 0], [1, 1], 1)),
+                // Every step lies in the padding, and an image without rows.
+                sample([2, 1, 3, 1], [3, 1, 1, 1], true, options([1, 3], [0, 1], [1, 1], 1)),
+                sample([1, 2, 0, 4], [3, 2, 2, 1], true, options([1, 1], [1, 0], [1, 1], 1)),
                 Sample::new("a [c, h, w] image", vec![Arg::float([2, 5, 4]), Arg::float([3, 2, 2, 2]), Arg::float([3])], 12, |t| {
                     Ok(vec![t[0].try_conv2d(&t[1], t.get(2), Conv2dOptions::default())?])
                 }),
@@ -97,6 +103,7 @@ pub(in crate::ops) static OPS: &[OpEntry] = &[
                     "conv2d: kernel [5, 5] with dilation [1, 1] is larger than the padded input [4, 4]",
                 ),
                 refused([1, 1, 4, 4], [1, 1, 2, 2], options([1, 0], [0, 0], [1, 1], 1), "conv2d: stride must be at least 1, got [1, 0]"),
+                refused([1, 1, 4, 4], [1, 1, 3, 3], options([1, 1], [0, 0], [1 << 62, 1], 1), "conv2d: dilation must be at most 2147483647, got [4611686018427387904, 1]"),
                 refused([1, 1, 4, 4], [1, 1, 2, 2], options([1, 1], [0, 0], [1, 1], 0), "conv2d: groups must be at least 1, got 0"),
                 Misuse::new(vec![Arg::float([4, 4]), Arg::float([1, 1, 2, 2])], "conv2d: input must be [n, c, h, w], got shape [4, 4]", |t| {
                     Ok(vec![t[0].try_conv2d(&t[1], None, Conv2dOptions::default())?])

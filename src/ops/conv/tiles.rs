@@ -29,7 +29,7 @@ pub(super) fn image(ctx: &mut LaunchCtx<'_>, g: &Geometry, grad: bool) -> Result
     } else {
         (ctx.inputs[1].slot, g.k(), g.k().is_multiple_of(4) && ctx.inputs[1].aligned)
     };
-    let t = Tile::of_channels(rows, &ctx.caps.choices);
+    let t = Tile::of_channels(rows, ctx.caps);
     let positions = oh * ow;
     let (across, down) = ((g.n * positions).div_ceil(t.columns), rows.div_ceil(t.rows));
     let even = positions.is_multiple_of(4);
@@ -48,7 +48,7 @@ pub(super) fn image(ctx: &mut LaunchCtx<'_>, g: &Geometry, grad: bool) -> Result
 pub(super) fn weight_grad(ctx: &mut LaunchCtx<'_>, g: &Geometry) -> Result<()> {
     let (count, k, terms) = (g.models * g.weight(), g.k(), g.n * g.positions());
     let (slot_x, slot_g) = (ctx.inputs[0].slot, ctx.inputs[1].slot);
-    let t = Tile::of_channels(g.og, &ctx.caps.choices);
+    let t = Tile::of_channels(g.og, ctx.caps);
     let (across, down) = (k.div_ceil(t.columns), g.og.div_ceil(t.rows));
     let (parts, each) = weight_parts(&ctx.caps.choices, g, split_fine(across * down * g.groups, terms));
     let scratch = (parts > 1).then(|| ctx.scratch(parts * count * 4));

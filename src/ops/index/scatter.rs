@@ -70,7 +70,8 @@ impl Op for Scatter {
     }
 
     fn extra_bindings(&self) -> usize {
-        1
+        // What is sorted, where each destination's begin, and the sums of rounds before: one more than the inputs and the error words.
+        2
     }
 
     fn cpu(&self, _: &Slots, inputs: &[CpuView<'_>], outputs: &mut [CpuViewMut<'_>]) -> Result<()> {
@@ -227,6 +228,8 @@ impl Scatter {
         let [outer_lines, inner_lines] = lines.distinct();
         let count = outer_lines * inner_lines;
         let chunks = places.div_ceil(CHUNK);
+        // One invocation adds up what the chunks counted.
+        ctx.turns(self.name, chunks)?;
         let counts = ctx.scratch(count * 16 * chunks * 4);
         let totals = ctx.scratch(count * 16 * 4);
         let buffers = [ctx.scratch(count * places * 8), ctx.scratch(count * places * 8)];

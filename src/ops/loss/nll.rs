@@ -201,6 +201,8 @@ impl Op for Nll {
         if rows == 0 {
             return Ok(());
         }
+        // With smoothing a row is one invocation's walk over all classes.
+        ctx.turns(self.name, if self.smooth { s.classes } else { 1 })?;
         let word = ctx.check(self.message(s.classes));
         // The shader writes both; one that nobody wants goes to scratch.
         let slots = [ctx.outputs[0].0, ctx.outputs[1].0];

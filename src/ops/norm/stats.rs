@@ -78,7 +78,9 @@ impl Cut {
             (4, false) => 128,
             _ => 256,
         };
-        let part = caps.choices.number(&NORM_PART, &[s.terms(), width], part, |n| n < 2 * s.terms());
+        // One invocation of a processor joins the parts of a channel, in two loops.
+        let least = caps.loop_turns().map_or(0, |turns| s.terms().div_ceil(turns / 2 - 2));
+        let part = caps.choices.number(&NORM_PART, &[s.terms(), width], part, |n| n < 2 * s.terms()).max(least);
         Cut { s, width, parts: s.terms().div_ceil(part).max(1), lanes: if software { 1 } else { GROUP } }
     }
 
@@ -269,8 +271,12 @@ impl Op for BatchStats {
                 let [all] = sum(s, first + c, [&x], |[v]| [v]);
                 let mean = all / s.terms() as f64;
                 let top = mean as f32;
-                let [squares] = sum(s, first + c, [&x], |[v]| [(v - top) * (v - top)]);
-                *of = [mean, squares / s.terms() as f64];
+                // About what f32 has of the mean, and how far that is from it: features may be large beside how they vary.
+                let [rest, squares] = sum(s, first + c, [&x], |[v]| [v - top, (v - top) * (v - top)]);
+                let [rest, squares] = [rest, squares].map(|sum| sum / s.terms() as f64);
+                let var = squares - rest * rest;
+                // Not by max, which would take a NaN for 0.
+                *of = [f64::from(top) + rest, if var < 0.0 { 0.0 } else { var }];
             }
         });
         for (c, [mean, var]) in of.into_iter().enumerate() {

@@ -85,10 +85,14 @@ impl Op for AvgPool {
         let x = inputs[0].elements::<f32>();
         let (area, each) = (size[0] * size[1], out[0] * out[1]);
         threads.chunks(outputs[0].elements::<f32>(), planes_of_task(area) * each, |start, part| {
-            part.fill(0.0);
+            // Windows may be as large as an image: they join in f64.
+            let mut sums = vec![0f64; each];
             for (p, y) in part.chunks_mut(each).enumerate() {
                 let x = &x[(start / each + p) * area..][..area];
-                each_row(&self.0, self.1, size, out, |o, row, divisor| y[o] += x[row].iter().sum::<f32>() / divisor as f32);
+                sums.fill(0.0);
+                let few = |row: &[f32]| row.chunks(64).map(|few| f64::from(few.iter().sum::<f32>())).sum::<f64>();
+                each_row(&self.0, self.1, size, out, |o, row, divisor| sums[o] += few(&x[row]) / divisor as f64);
+                y.iter_mut().zip(&sums).for_each(|(y, sum)| *y = *sum as f32);
             }
         });
         Ok(true)
@@ -100,6 +104,7 @@ impl Op for AvgPool {
         if count == 0 {
             return Ok(());
         }
+        self.0.turns(ctx, "avg_pool2d", self.0.kernel, plane(&x))?;
         let call = ctx.call("avg_pool2d")?.input("x", 0);
         let call = self.0.words(call, count, plane(&x), plane(&out)).u32s(&[usize::from(self.1), 0, 0, 0]);
         call.flops((count * self.0.kernel[0] * self.0.kernel[1]) as u64).with_epilogue()?.grid_linear(count.div_ceil(64))
@@ -174,6 +179,7 @@ impl Op for AvgPoolGrad {
         if count == 0 {
             return Ok(());
         }
+        self.0.turns(ctx, "avg_pool2d", self.0.reaching(), plane(&g))?;
         let call = ctx.call("avg_pool2d_grad")?.input("g", 0);
         let call = self.0.words(call, count, self.2, plane(&g)).u32s(&[usize::from(self.1), 0, 0, 0]);
         call.flops((count * self.0.kernel[0] * self.0.kernel[1]) as u64).with_epilogue()?.grid_linear(count.div_ceil(64))

@@ -106,7 +106,7 @@ impl Op for MaxPool {
         if count == 0 || !(value || index) {
             return Ok(());
         }
-        ctx.turns("max_pool2d", self.0.kernel.iter().product())?;
+        self.0.turns(ctx, "max_pool2d", self.0.kernel, [usize::MAX; 2])?;
         let [height, width] = plane(&x);
         if self.0 == HALVES && width.is_multiple_of(2) && ctx.inputs[0].aligned {
             let pairs = width.is_multiple_of(4);
@@ -231,8 +231,7 @@ impl Op for MaxPoolGrad {
         if count == 0 {
             return Ok(());
         }
-        // As many windows as may hold an element.
-        ctx.turns("max_pool2d", (0..2).map(|d| self.0.kernel[d].div_ceil(self.0.stride[d])).product())?;
+        self.0.turns(ctx, "max_pool2d", self.0.kernel, [usize::MAX; 2])?;
         let [height, width] = self.1;
         if self.0 == HALVES && width.is_multiple_of(4) && ctx.inputs.iter().all(|i| i.aligned) {
             let invocations = count / (height * width) * height.div_ceil(2) * (width / 4);

@@ -8,7 +8,7 @@ pub(super) use table::OPS;
 
 use super::view::ok;
 use crate::error::{Error, Result};
-use crate::graph::{Call, Key, Tensor};
+use crate::graph::{Call, Key, LaunchCtx, Tensor};
 use crate::tensor::{Meta, Shape};
 use avg::AvgPool;
 use max::MaxPool;
@@ -35,6 +35,11 @@ impl Windows {
                 return Err(Error::shape(format!("{op}: {what} must be at least 1, got {v:?}")));
             }
         }
+        for (what, v) in [("kernel size", self.kernel), ("stride", self.stride), ("padding", self.padding), ("dilation", self.dilation)] {
+            if v.iter().any(|v| *v > i32::MAX as usize) {
+                return Err(Error::shape(format!("{op}: {what} must be at most {}, got {v:?}", i32::MAX)));
+            }
+        }
         let mut out = [0; 2];
         for d in 0..2 {
             let reach = self.dilation[d] * (self.kernel[d] - 1) + 1;
@@ -56,6 +61,17 @@ impl Windows {
             }
         }
         Ok(out)
+    }
+
+    /// Windows that may reach an element.
+    fn reaching(&self) -> [usize; 2] {
+        [0, 1].map(|d| self.kernel[d].div_ceil(self.stride[d]))
+    }
+
+    /// Refuse `steps` down and across, of which a plane has `size` at most, where a driver lets loops turn less often: their ends count, too.
+    fn turns(&self, ctx: &LaunchCtx<'_>, op: &str, steps: [usize; 2], size: [usize; 2]) -> Result<()> {
+        let [rows, columns] = [0, 1].map(|d| steps[d].min(size[d]));
+        ctx.turns(op, rows.saturating_mul(columns.saturating_add(2)))
     }
 
     /// Where step `k` of window `o` lies; in the padding, a number above any size.

@@ -4,7 +4,7 @@ use super::{Kind, MAX_RUNS, Reduce};
 use crate::device::choices::REDUCE_PART;
 use crate::device::{self, Caps, Slot};
 use crate::error::Result;
-use crate::graph::{Call, LaunchCtx, in_fours};
+use crate::graph::{Call, LaunchCtx, countable, in_fours};
 
 /// Terms that one invocation joins. More are cut into parts, which are reduced in turn. It depends on the number of terms alone, so that
 /// models stacked under vmap are cut as each would be.
@@ -148,6 +148,7 @@ impl Pass {
 
 pub(super) fn reduce(op: Reduce, ctx: &mut LaunchCtx<'_>) -> Result<()> {
     let layout = ctx.inputs[0].layout;
+    countable(ctx.label, &layout.shape)?;
     let outputs = ctx.outputs[0].1.numel();
     let mut terms: usize = (0..layout.shape.rank()).filter(|&d| op.reduced(d)).map(|d| layout.shape[d]).product();
     let mut runs = if terms == 0 { [vec![(outputs, 1)], Vec::new()] } else { op.runs(&layout) };
