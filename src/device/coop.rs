@@ -12,6 +12,8 @@ pub struct Coop {
     pub edge: usize,
     /// Lanes of a subgroup at most: a workgroup has at least so many subgroups as that divides its invocations.
     pub lanes: usize,
+    /// Whether sums of matrices, and products with a number, can be written: Metal's language is not known to have them.
+    pub adds: bool,
     /// Written out in plain WGSL: what tests run where no device has such units.
     pub emulated: bool,
 }
@@ -19,7 +21,7 @@ pub struct Coop {
 impl Coop {
     /// The emulation of matrices of this edge. Each lane has four elements of a sum.
     pub fn emulation(edge: usize) -> Coop {
-        Coop { edge, lanes: edge * edge / 4, emulated: true }
+        Coop { edge, lanes: edge * edge / 4, adds: true, emulated: true }
     }
 
     /// A sum of nothing.

@@ -155,11 +155,33 @@ fn gradients_are_computed_at_the_precision_of_the_product() {
     }
 }
 
+/// The gradient of a bias is a sum over what the gradient of the weight reads: where units make that product, somebody must still make the sum.
+#[test]
+fn a_bias_beside_products_by_small_matrices_has_its_gradient() {
+    let Some(device) = emulating(16) else { return };
+    let [m, k, n] = [64, 64, 64];
+    let tensor = |v: Vec<f32>, shape: &[usize]| Tensor::new(v, shape, &device).unwrap().requires_grad().unwrap();
+    let (x, w) = (tensor(values(m * k, 1, 1.0, |_| 0), &[m, k]), tensor(values(k * n, 2, 1.0, |_| 0), &[n, k]));
+    let (bias, by) = (tensor(vec![0.5; n], &[n]), values(m * n, 3, 1.0, |_| 0));
+    let weights = Tensor::new(by.clone(), [m, n], &device).unwrap();
+    let loss = with_matmul_precision(MatmulPrecision::Medium, || (&(&x.matmul(&w.t()) + &bias) * &weights).sum_all());
+    with_matmul_precision(MatmulPrecision::Medium, || loss.backward()).unwrap();
+    // Both at once, so that one launch may make both.
+    let [of_weight, of_bias] = [w.grad().unwrap(), bias.grad().unwrap()];
+    wgrad::graph::flush(&device).unwrap();
+    let (of_weight, got) = (of_weight.to_vec::<f32>().unwrap(), of_bias.to_vec::<f32>().unwrap());
+    assert!(of_weight.iter().all(|v| v.is_finite()));
+    for (j, got) in got.iter().enumerate() {
+        let want: f64 = (0..m).map(|i| f64::from(by[i * n + j])).sum();
+        assert!((f64::from(*got) - want).abs() < 1e-4, "bias {j}: {got}, not {want}");
+    }
+}
+
 #[test]
 fn the_hardwares_text_is_valid_and_is_translated() {
     let mut texts = Vec::new();
     for (edge, lanes) in [(16, 32), (16, 64), (8, 32)] {
-        let coop = Some(Coop { edge, lanes, emulated: false });
+        let coop = Some(Coop { edge, lanes, adds: true, emulated: false });
         let caps =
             Caps { kind: Kind::Discrete, subgroups: Some((lanes as u32, lanes as u32)), f16: true, coop, max_workgroup_bytes: 48 << 10, ..Caps::floor() };
         for precision in [MatmulPrecision::Medium, MatmulPrecision::High] {

@@ -84,7 +84,7 @@ fn optimizers() -> Result<()> {
 
 /// Products by units for small matrices, of floats and of halves. See coop.rs for those that need more memory than every device has.
 fn small_matrices(all: &mut Emitted) {
-    let coop = Some(Coop { edge: 16, lanes: 32, emulated: false });
+    let coop = Some(Coop { edge: 16, lanes: 32, adds: true, emulated: false });
     let caps = Caps { kind: Kind::Discrete, subgroups: Some((32, 32)), f16: true, coop, ..Caps::floor() };
     let device = common::fast();
     for dtype in [DType::F32, DType::F16] {

@@ -45,9 +45,10 @@ impl AdapterInfo {
     }
 }
 
-/// The name up to its first parenthesis, its words joined; the backend where a driver gives no name.
+/// The name up to its first parenthesis that is no trade mark, its words joined; the backend where a driver gives no name.
 fn short_name(name: &str, backend: &str) -> String {
-    let words: Vec<&str> = name.split('(').next().unwrap_or_default().split_whitespace().collect();
+    let plain = ["(R)", "(TM)", "(tm)"].iter().fold(name.to_string(), |name, mark| name.replace(mark, ""));
+    let words: Vec<&str> = plain.split('(').next().unwrap_or_default().split_whitespace().collect();
     if words.is_empty() { backend.to_string() } else { words.join("-") }
 }
 
@@ -154,7 +155,8 @@ pub(super) fn describe(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features
             kind,
             max_groups: limits.max_compute_workgroups_per_dimension,
             max_storage_bindings: limits.max_storage_buffers_per_shader_stage,
-            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            // Metal allows more than kernels count: their words are of 32 bits.
+            max_binding_bytes: limits.max_storage_buffer_binding_size.min(i32::MAX as u64 & !3),
             max_buffer_bytes: limits.max_buffer_size,
             max_invocations: limits.max_compute_invocations_per_workgroup,
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -226,6 +228,7 @@ mod tests {
     fn short_names_are_one_word() {
         assert_eq!(short_name("llvmpipe (LLVM 15.0.6, 256 bits)", "vulkan"), "llvmpipe");
         assert_eq!(short_name("NVIDIA H100 PCIe", "vulkan"), "NVIDIA-H100-PCIe");
+        assert_eq!(short_name("Intel(R) Arc(tm) A770 Graphics (DG2)", "vulkan"), "Intel-Arc-A770-Graphics");
         assert_eq!(short_name("", "gl"), "gl");
     }
 

@@ -30,7 +30,10 @@ fn units(adapter: &wgpu::Adapter) -> Option<Coop> {
     if !adapter.features().contains(needed) {
         return None;
     }
-    let lanes = adapter.get_info().subgroup_max_size as usize;
+    let info = adapter.get_info();
+    // Metal's subgroups that have such units are of 32 lanes; wgpu reports 64 as the most of any.
+    let metal = info.backend == wgpu::Backend::Metal;
+    let lanes = (info.subgroup_max_size as usize).min(if metal { 32 } else { usize::MAX });
     let has = adapter.cooperative_matrix_properties();
     let fits = |edge: u32| {
         has.iter().any(|p| {
@@ -40,7 +43,7 @@ fn units(adapter: &wgpu::Adapter) -> Option<Coop> {
     };
     let edge = [16, 8].into_iter().find(|edge| fits(*edge))?;
     // Tiles are cut for 2 to 8 subgroups of 128 or 256 invocations.
-    (16..=64).contains(&lanes).then_some(Coop { edge: edge as usize, lanes, emulated: false })
+    (16..=64).contains(&lanes).then_some(Coop { edge: edge as usize, lanes, adds: !metal, emulated: false })
 }
 
 /// The units of the adapter at `index`, where a product through them is right. Tried once a process, on a device of its own.
@@ -159,7 +162,7 @@ mod tests {
     #[test]
     fn the_trials_text_for_units_is_valid() {
         for (edge, lanes) in [(16, 32), (8, 32), (16, 64)] {
-            let text = trial_text(&Coop { edge, lanes, emulated: false }, 40).unwrap();
+            let text = trial_text(&Coop { edge, lanes, adds: true, emulated: false }, 40).unwrap();
             let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&text)));
             let all = naga::valid::Capabilities::all();
             naga::valid::Validator::new(naga::valid::ValidationFlags::all(), all).validate(&module).unwrap();

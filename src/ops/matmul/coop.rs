@@ -42,6 +42,9 @@ impl CoopTile {
     pub fn of(caps: &Caps, coop: Coop, halves: Halves, (m, n): (usize, usize)) -> Option<CoopTile> {
         /// Workgroups that keep a GPU busy.
         const BUSY: usize = 64;
+        if halves == Halves::Two && !coop.adds {
+            return None;
+        }
         let tile = |rows: usize, columns: usize, invocations: usize| {
             let parts = invocations / coop.lanes;
             // Wider than high, as far as powers of two allow.
@@ -121,7 +124,12 @@ impl CoopTile {
         for (name, fours, along) in [("a", fours_a, along[0]), ("b", fours_b, along[1])] {
             // Where there are more invocations than fours, some bring the same.
             let at = format!("index % {}u", fours * deep);
-            let (four, step) = if along { (format!("{at} / {deep}u"), format!("{at} % {deep}u")) } else { (format!("{at} % {fours}u"), format!("{at} / {fours}u")) };
+            // Eight fours side by side, then the next terms of the same: more in a row would meet in few banks of workgroup memory.
+            let (four, step) = if along {
+                (format!("{at} / {deep}u"), format!("{at} % {deep}u"))
+            } else {
+                (format!("{at} % 8u + {at} / {}u * 8u", 8 * deep), format!("{at} / 8u % {deep}u"))
+            };
             let origin = if name == "a" { "row" } else { "col" };
             line!("    let four_{name} = 4u * ({four});\n    let deep_{name} = 4u * ({step});");
             line!("    let home_of_{name} = home_{name}({origin} + four_{name});");

@@ -34,8 +34,8 @@ impl Reads {
 }
 
 /// The widest reads that the operand's layout allows. `k` and `across` are the sizes; the strides are those of k and of rows (or columns).
-/// Depends on the model's sizes and on how it lies, never on a batch, so that a last batch of another size needs no other kernel: a lone column
-/// (`[k, 1]`, where k may be the batch) is not read along k, though it could be.
+/// Depends on the model's sizes and on how it lies, never on a batch that is a leading dimension, so that a last batch of another size needs no other kernel: a
+/// lone column (`[k, 1]`, where k may be the batch) is not read along k, though it could be.
 fn reads(aligned: bool, layout: &Layout, k: (usize, isize), across: (usize, isize)) -> Reads {
     let fours = |d: (usize, isize)| d.0.is_multiple_of(4) && d.1 == 1;
     let lead = leading(layout);
@@ -179,6 +179,13 @@ struct Side {
     reads: Reads,
 }
 
+impl Side {
+    /// Whether neighbours in memory are those along k, so that neighbouring invocations bring them.
+    fn lies_along(&self) -> bool {
+        self.reads == Reads::AlongK || self.reads == Reads::Single && self.along == 1
+    }
+}
+
 /// A product as kernels see it.
 #[derive(Debug)]
 struct Product {
@@ -316,9 +323,10 @@ pub(in crate::ops) fn sum_along(ctx: &LaunchCtx<'_>) -> Option<(Slot, usize)> {
     ctx.outputs.get(1).and_then(|(slot, meta)| Some(((*slot)?, meta.numel())))
 }
 
-/// Whether the product makes the sums of its left operand's rows along the way: where lanes share reads of them, and no sum is split.
+/// Whether the product makes the sums of its left operand's rows along the way: where lanes share reads of them, and no sum is split. Units for small matrices,
+/// which some precisions take, make none.
 pub(super) fn sums_rows(caps: &Caps, a: &(Layout, bool), b: &(Layout, bool)) -> bool {
-    if a.0.shape.rank() != 2 || b.0.shape.rank() != 2 || !lanes_share(caps) {
+    if a.0.shape.rank() != 2 || b.0.shape.rank() != 2 || !lanes_share(caps) || caps.coop.is_some() {
         return false;
     }
     let Dims { m, k, n, .. } = Dims::of(&a.0.shape, &b.0.shape);
@@ -357,13 +365,13 @@ fn lanes(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
 /// The product in tiles of workgroup memory: matmul_tiles.wgsl.
 fn tiles(ctx: &mut LaunchCtx<'_>, p: &Product) -> Result<()> {
     let count = p.count();
-    let tile = Tile::of_product(p.n, &ctx.caps.choices);
+    let tile = Tile::of_product(p.n, ctx.caps);
     let tiles = [p.m.div_ceil(tile.rows), p.n.div_ceil(tile.columns)];
     let split = product_parts(&ctx.caps.choices, [p.m, p.k, p.n], LEAST, split_fine(tiles[0] * tiles[1], p.k));
     let fours = p.n.is_multiple_of(4);
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
     let mut call = tile.constants(ctx.call("matmul_tiles")?).set("FOURS", fours);
-    call = call.hook("product", &tile.product(p.a.reads == Reads::AlongK, p.b.reads == Reads::AlongK));
+    call = call.hook("product", &tile.product(p.a.lies_along(), p.b.lies_along()));
     call = p.widen_tiles(call);
     call = p.words(call, false, tiles, split);
     let groups = p.batch * split.0 * tiles[0] * tiles[1];
@@ -385,7 +393,7 @@ fn cooperative(ctx: &mut LaunchCtx<'_>, p: &Product, tile: &CoopTile) -> Result<
     let split = split_fine(tiles[0] * tiles[1], p.k);
     let fours = p.n.is_multiple_of(4);
     let scratch = (split.0 > 1).then(|| ctx.scratch(split.0 * count * 4));
-    let mut call = tile.shape(ctx.call("matmul_coop")?, [p.a.reads == Reads::AlongK, p.b.reads == Reads::AlongK]).set("FOURS", fours);
+    let mut call = tile.shape(ctx.call("matmul_coop")?, [p.a.lies_along(), p.b.lies_along()]).set("FOURS", fours);
     call = p.words(p.widen_tiles(call), false, tiles, split);
     if let Some(scales) = scales {
         call = call

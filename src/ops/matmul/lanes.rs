@@ -59,7 +59,7 @@ impl Lanes {
         if Lanes::turned(n) {
             return Lanes { read_a, read_b, vectors: 1, bodies: SmallVec::from_slice(&[n]) };
         }
-        // What is read along k, or across rows, is no batch: a last batch of another size needs no kernel of its own.
+        // What is read along k, or across rows, is no batch where batches lead: a last batch of another size needs no kernel of its own.
         let weight = match (read_a, read_b) {
             (Reads::AlongK, _) | (_, Reads::AlongK) => k * n,
             (Reads::Across, _) => m * n,

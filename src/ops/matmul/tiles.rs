@@ -1,7 +1,8 @@
 //! The text of a product in tiles of workgroup memory, for hardware: what matmul and convolutions on GPUs have in common. A shader says where four rows (or
 //! columns) lie (`home_a`, `home_b`), reads four of them by four terms (`quad_a`, `quad_b`) and stores four columns of a row (`store`).
 
-use crate::device::choices::{CONV_TILE, Choices, MATMUL_TILE};
+use crate::device::choices::{CONV_TILE, MATMUL_TILE};
+use crate::device::{Caps, Kind};
 use crate::graph::Call;
 use std::fmt::Write;
 
@@ -20,6 +21,12 @@ const BLOCK: usize = 16;
 
 const LANES: [&str; 4] = ["x", "y", "z", "w"];
 
+/// Whether an invocation may hold the sums of the largest tile, some 180 numbers. Devices with subgroups of 32 and more, apart from their processor, have up to 255
+/// registers for one; those of Intel and Apple, which report smaller subgroups, have 128 at most, and would spill them at every step.
+fn holds_large(caps: &Caps) -> bool {
+    caps.kind == Kind::Discrete && caps.subgroups.is_some_and(|(least, _)| least >= 32)
+}
+
 impl Tile {
     const fn new(rows: usize, columns: usize, terms: usize, own_rows: usize, own_columns: usize) -> Tile {
         Tile { rows, columns, terms, own_rows, own_columns }
@@ -33,25 +40,25 @@ impl Tile {
     }
 
     /// For a product with `n` columns.
-    pub fn of_product(n: usize, choices: &Choices) -> Tile {
+    pub fn of_product(n: usize, caps: &Caps) -> Tile {
         let [a, b, c, d] = Tile::ALL;
-        let (options, rule) = ([a, a.turn(), b, b.turn(), c, d], Tile::of(n, false));
-        choices.pick(&MATMUL_TILE, &[n], options.iter().position(|t| *t == rule), |_| true).map_or(rule, |o| options[o])
+        let (options, rule) = ([a, a.turn(), b, b.turn(), c, d], Tile::of(n, false, holds_large(caps)));
+        caps.choices.pick(&MATMUL_TILE, &[n], options.iter().position(|t| *t == rule), |_| true).map_or(rule, |o| options[o])
     }
 
     /// For a convolution whose result has that many channels in a group.
-    pub fn of_channels(rows: usize, choices: &Choices) -> Tile {
-        let rule = Tile::of(rows, true);
-        choices.pick(&CONV_TILE, &[rows], Tile::ALL.iter().position(|t| *t == rule), |_| true).map_or(rule, |o| Tile::ALL[o])
+    pub fn of_channels(rows: usize, caps: &Caps) -> Tile {
+        let rule = Tile::of(rows, true, holds_large(caps));
+        caps.choices.pick(&CONV_TILE, &[rows], Tile::ALL.iter().position(|t| *t == rule), |_| true).map_or(rule, |o| Tile::ALL[o])
     }
 
     /// The rule for a product with that many columns (of `n`, where `turned`: rows). The other side may be a batch, and does not count.
-    fn of(n: usize, turned: bool) -> Tile {
+    fn of(n: usize, turned: bool, large: bool) -> Tile {
         let t = match n {
             0..=16 => Tile::ALL[0],
             17..=32 => Tile::ALL[1],
-            33..=1023 => Tile::ALL[2],
-            _ => Tile::ALL[3],
+            1024.. if large => Tile::ALL[3],
+            _ => Tile::ALL[2],
         };
         if turned || t.rows == t.columns { t } else { t.turn() }
     }
@@ -162,8 +169,8 @@ mod tests {
     #[test]
     fn tiles_stay_in_what_every_device_has() {
         for n in [1, 16, 20, 64, 1024, 5000] {
-            for turned in [false, true] {
-                let t = Tile::of(n, turned);
+            for (turned, large) in [(false, false), (false, true), (true, false), (true, true)] {
+                let t = Tile::of(n, turned, large);
                 let [a, b] = t.memory();
                 assert!((a + b) * 16 <= 16 << 10 && t.invocations() <= 256 && t.invocations().is_multiple_of(8), "{t:?}");
                 assert!((t.rows + t.columns) * t.terms / 16 <= t.invocations(), "{t:?}: a tile is brought in one go");
