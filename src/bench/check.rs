@@ -61,14 +61,18 @@ pub fn compare_as(name: &str, got: &[Data], want: &[Data], peers: &[Data], terms
 }
 
 /// A matrix product that is too large for the definition, `[m, k] x [k, n]`: some of its rows in f64, and each of its rows by its product with vectors of signs.
-/// `eps` is the distance from 1 to the next of the numbers that it computes with.
+/// `rounded` is the distance from 1 to the next of the numbers that its factors are rounded to, 0 where they are not; sums are of f32.
 ///
 /// # Errors
 /// The row that is off.
-pub fn product(got: &[f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3], eps: f64) -> Result<()> {
+pub fn product(got: &[f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3], rounded: f64) -> Result<()> {
     const ROWS: usize = 8;
     const VECTORS: u32 = 2;
-    let bound = |terms: usize, scale: f64| (4.0 + 2.0 * (terms as f64).sqrt()) * eps * scale;
+    let norm = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    // Four times what elements of a row are on average, told from its factors: what is wrong must not widen its own bound. Sums of k terms lose more the longer
+    // they are; the roundings of factors, which have both signs, are lost among the terms.
+    let of_b = norm(b) / ((k * n) as f64).sqrt();
+    let bound = |row: usize| ((4.0 + 2.0 * (k as f64).sqrt()) * f64::from(f32::EPSILON) + 2.0 * rounded) * 4.0 * norm(&a[row * k..][..k]) * of_b;
     // A NaN is never within a bound.
     let within = |got: f64, want: f64, bound: f64| (got - want).abs() <= bound;
     let wrong = |row: usize, got: f64, want: f64| Error::internal(format!("wrong result: row {row}: {got:e}, not {want:e}"));
@@ -77,8 +81,7 @@ pub fn product(got: &[f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3], eps: f6
         for (x, line) in a[row * k..][..k].iter().zip(b.chunks_exact(n)) {
             want.iter_mut().zip(line).for_each(|(w, y)| *w += f64::from(*x) * f64::from(*y));
         }
-        let scale = want.iter().fold(0.0f64, |s, w| s.max(w.abs()));
-        let off = got[row * n..][..n].iter().zip(&want).find(|(g, w)| !within(f64::from(**g), **w, bound(k, scale)));
+        let off = got[row * n..][..n].iter().zip(&want).find(|(g, w)| !within(f64::from(**g), **w, bound(row)));
         if let Some((g, w)) = off {
             return Err(wrong(row, f64::from(*g), *w));
         }
@@ -89,9 +92,8 @@ pub fn product(got: &[f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3], eps: f6
         let through: Vec<f64> = b.chunks_exact(n).map(|line| dot(line, &signs)).collect();
         for (row, line) in got.chunks_exact(n).enumerate() {
             let (got, want) = (dot(line, &signs), dot(&a[row * k..][..k], &through));
-            let scale = line.iter().fold(0.0f64, |s, v| s.max(f64::from(v.abs())));
             // The errors of n elements add up like their signs do.
-            if !within(got, want, bound(k, scale) * (n as f64).sqrt() * 4.0) {
+            if !within(got, want, bound(row) * (n as f64).sqrt() * 2.0) {
                 return Err(wrong(row, got, want));
             }
         }
@@ -121,9 +123,23 @@ mod tests {
         let (a, b) = (super::super::data::uniform(m * k, 1), super::super::data::uniform(k * n, 2));
         let at = |i: usize| (0..k).map(|l| f64::from(a[i / n * k + l]) * f64::from(b[l * n + i % n])).sum::<f64>() as f32;
         let mut got: Vec<f32> = (0..m * n).map(at).collect();
-        product(&got, &a, &b, [m, k, n], f64::from(f32::EPSILON)).unwrap();
-        // In a row that is not among those computed whole.
-        got[17 * n + 3] += 0.1;
-        assert!(product(&got, &a, &b, [m, k, n], f64::from(f32::EPSILON)).unwrap_err().to_string().contains("row 17"));
+        product(&got, &a, &b, [m, k, n], 0.0).unwrap();
+        // In a row that is not among those computed whole, and where factors are rounded to f16; the larger it is, the surer.
+        for (wrong, rounded) in [(0.1, 0.0), (1.0, 2f32.powi(-10)), (1e30, 2f32.powi(-10))] {
+            let right = std::mem::replace(&mut got[17 * n + 3], wrong);
+            assert!(product(&got, &a, &b, [m, k, n], f64::from(rounded)).unwrap_err().to_string().contains("row 17"), "{wrong}, not {right}");
+            got[17 * n + 3] = right;
+        }
+    }
+
+    #[test]
+    fn a_product_of_rounded_factors_is_within_its_bound() {
+        let [m, k, n] = [9, 300, 70];
+        let (a, b) = (super::super::data::uniform(m * k, 1), super::super::data::uniform(k * n, 2));
+        let half = |v: &f32| f64::from(crate::tensor::F16::from(*v).to_f32());
+        let at = |i: usize| (0..k).map(|l| half(&a[i / n * k + l]) * half(&b[l * n + i % n])).sum::<f64>() as f32;
+        let got: Vec<f32> = (0..m * n).map(at).collect();
+        product(&got, &a, &b, [m, k, n], 2f64.powi(-10)).unwrap();
+        assert!(product(&got, &a, &b, [m, k, n], 0.0).is_err());
     }
 }

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// The probe that measures nothing, and says what the device is.
 const INFO: &str = "info";
 
+/// What stands before the time that a process was given.
+pub(super) const NO_ANSWER: &str = "no answer within";
+
 /// How often a process is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(4);
 
@@ -37,22 +40,27 @@ impl Host {
         Ok(Host { program, device, limit, sample })
     }
 
+    /// As it was asked for.
+    pub fn device(&self) -> &str {
+        self.device.as_deref().unwrap_or("the default device")
+    }
+
     /// What the device is, with no rows.
     pub fn info(&self) -> Result<Measured> {
-        let answer = self.ask(INFO, "", self.limit).map_err(Error::device)?;
+        let answer = self.ask(INFO, "", self.limit, &|| false).map_err(Error::device)?;
         serde_json::from_str(&answer).map_err(|e| Error::internal(format!("bench: not an answer: {e}: {answer}")))
     }
 
-    /// Measure a probe once, within so many seconds. Why it could not be measured stands in the row.
-    pub fn measure(&self, probe: &probe::Probe, known: &str, limit: f64) -> Row {
-        let answer = self.ask(&probe.name, known, limit.min(self.limit));
+    /// Measure a probe once, within so many seconds and until `stop` says so. Why it could not be measured stands in the row.
+    pub fn measure(&self, probe: &probe::Probe, known: &str, limit: f64, stop: &dyn Fn() -> bool) -> Row {
+        let answer = self.ask(&probe.name, known, limit.min(self.limit), stop);
         let row = answer.and_then(|a| serde_json::from_str(&a).map_err(|e| format!("not an answer: {e}: {a}")));
         let named = |failed| Row { name: probe.name.clone(), about: probe.about.clone(), failed, ..Row::default() };
         row.map_or_else(|why| named(Some(why)), |row: Row| Row { about: probe.about.clone(), ..row })
     }
 
     /// The last line that a process writes, or why it has none.
-    fn ask(&self, name: &str, known: &str, limit: f64) -> std::result::Result<String, String> {
+    fn ask(&self, name: &str, known: &str, limit: f64, stop: &dyn Fn() -> bool) -> std::result::Result<String, String> {
         let mut command = Command::new(&self.program);
         command.args(["bench", "--child", name, "--sample", &self.sample.to_string(), "--limit", &limit.to_string()]);
         if !known.is_empty() {
@@ -69,7 +77,8 @@ impl Host {
         let ended = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break Ok(status),
-                Ok(None) if began.elapsed().as_secs_f64() > limit => break Err(format!("no answer within {limit:.0} s")),
+                Ok(None) if began.elapsed().as_secs_f64() > limit => break Err(format!("{NO_ANSWER} {limit:.0} s")),
+                Ok(None) if stop() => break Err("interrupted".to_string()),
                 Ok(None) => std::thread::sleep(POLL),
                 Err(e) => break Err(format!("cannot be waited for: {e}")),
             }
@@ -101,9 +110,14 @@ fn drain(from: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<St
 
 /// Why a process failed: its error, or how it ended.
 fn reason(status: ExitStatus, err: &str) -> String {
-    let said = err.lines().rev().find_map(|l| l.strip_prefix("error: ")).or_else(|| err.lines().find(|l| l.contains("panicked")));
-    match said.or(err.lines().last()) {
-        Some(line) if status.code().is_some() => line.to_string(),
+    // Where it panicked is in one line, why in the next. Drivers write lines that begin with "error:", too.
+    let panicked = || {
+        let mut lines = err.lines().skip_while(|l| !l.contains("panicked at "));
+        lines.next().map(|at| format!("{at} {}", lines.next().unwrap_or_default()).trim_end().to_string())
+    };
+    let own = || err.lines().rev().find_map(|l| l.strip_prefix("error: ")).map(str::to_string);
+    match panicked().or_else(own).or_else(|| err.lines().last().map(str::to_string)) {
+        Some(line) if status.code().is_some() => line,
         Some(line) => format!("{status}: {line}"),
         None => status.to_string(),
     }
@@ -147,5 +161,21 @@ fn describe(device: &Device) -> Measured {
                 ..measured
             }
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn a_reason_says_why() {
+        let code = |n: i32| ExitStatus::from_raw(n << 8);
+        let panic = "error: XDG_RUNTIME_DIR is not set\nthread 'main' (7) panicked at src/a.rs:1:2:\nindex out of bounds\nnote: run with RUST_BACKTRACE=1\n";
+        assert_eq!(reason(code(101), panic), "thread 'main' (7) panicked at src/a.rs:1:2: index out of bounds");
+        assert_eq!(reason(code(1), "warning: x\nerror: planted\n"), "planted");
+        assert_eq!(reason(ExitStatus::from_raw(6), "last words\n"), format!("{}: last words", ExitStatus::from_raw(6)));
+        assert_eq!(reason(code(1), ""), code(1).to_string());
     }
 }

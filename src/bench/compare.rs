@@ -2,13 +2,16 @@
 //!
 //! A row is measured in several processes. They vary more than the samples of one process do, so it is they that say how sure a difference is: the interval of
 //! the ratio is Student's, at 99 %, over the logarithms of the processes' times, with the variance of both sides pooled. A process's time is the lower quartile
-//! of its samples: what others do to the machine makes samples longer, never shorter. A side that was measured in one process is cut into thirds.
+//! of its samples: what others do to the machine makes samples longer, never shorter. A side that was measured in one process is cut into thirds, which say little
+//! of how far another process would be from it.
 
 use super::job::quartile;
 use super::report::{Measured, Report, Row};
 
 /// Two processes agree to no more than this, whatever three of them say.
 const LEAST_NOISE: f64 = 0.01;
+/// The same where a side was measured in one process.
+const ALONE: f64 = 0.03;
 
 /// What is said of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,15 +43,29 @@ pub struct Compared {
     pub unstable: bool,
 }
 
+/// The devices of both files that are compared, and those that only one of them has. Equal ones come in their order; where each file has one, these two are meant.
+pub fn pairs<'r>(a: &'r Report, b: &'r Report) -> (Vec<[&'r Measured; 2]>, Vec<&'r Measured>) {
+    if let ([left], [right]) = (&a.devices[..], &b.devices[..]) {
+        return (vec![[left, right]], Vec::new());
+    }
+    let mut right: Vec<&Measured> = b.devices.iter().collect();
+    let (mut found, mut alone) = (Vec::new(), Vec::new());
+    for left in &a.devices {
+        match right.iter().position(|m| m.device == left.device && m.backend == left.backend) {
+            Some(n) => found.push([left, right.remove(n)]),
+            None => alone.push(left),
+        }
+    }
+    alone.extend(right);
+    (found, alone)
+}
+
 /// The rows that both files have a number for; and the names that only one of them has one for.
 pub fn compare(a: &Report, b: &Report) -> (Vec<Compared>, Vec<String>) {
-    let (mut rows, mut alone) = (Vec::new(), Vec::new());
-    for (n, left) in a.devices.iter().enumerate() {
-        let same = |m: &&Measured| m.device == left.device && m.backend == left.backend;
-        let Some(right) = b.devices.iter().find(same).or(b.devices.get(n)) else {
-            alone.push(left.description.clone());
-            continue;
-        };
+    let (devices, others) = pairs(a, b);
+    let mut rows = Vec::new();
+    let mut alone: Vec<String> = others.iter().map(|m| m.description.clone()).collect();
+    for [left, right] in devices {
         let number = |m: &Measured, name: &str| m.rows.iter().find(|r| r.name == name && r.median_ms.is_some()).cloned();
         for row in &left.rows {
             match (number(left, &row.name), number(right, &row.name)) {
@@ -73,7 +90,8 @@ fn compared(device: &str, a: &Row, b: &Row) -> Compared {
     let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
     let squares = |v: &[f64]| v.iter().map(|e| (e - mean(v)).powi(2)).sum::<f64>();
     let freedom = (x.len() + y.len()).saturating_sub(2);
-    let noise = if freedom == 0 { LEAST_NOISE } else { ((squares(&x) + squares(&y)) / freedom as f64).sqrt().max(LEAST_NOISE) };
+    let least = if a.rounds.len().min(b.rounds.len()) > 1 { LEAST_NOISE } else { ALONE };
+    let noise = if freedom == 0 { least } else { ((squares(&x) + squares(&y)) / freedom as f64).sqrt().max(least) };
     let error = student(freedom) * noise * (1.0 / x.len() as f64 + 1.0 / y.len() as f64).sqrt();
     let difference = mean(&y) - mean(&x);
     let [ratio, low, high] = [difference, difference - error, difference + error].map(f64::exp);
@@ -136,6 +154,34 @@ mod tests {
             let (rows, _) = compare(&report(1.0), &report(factor));
             assert!(rows.iter().all(|r| r.verdict == verdict && (r.ratio - factor).abs() < 1e-9), "{factor}: {rows:?}");
         }
+    }
+
+    #[test]
+    fn a_single_process_is_no_proof_of_five_percent() {
+        let alone = |factor: f64| {
+            let mut r = report(factor);
+            r.devices[0].rows.iter_mut().for_each(|row| row.rounds.truncate(1));
+            r
+        };
+        let (rows, _) = compare(&alone(1.0), &alone(1.05));
+        assert!(rows.iter().all(|r| r.verdict == Verdict::Same), "{rows:?}");
+        let (rows, _) = compare(&alone(1.0), &alone(1.3));
+        assert!(rows.iter().all(|r| r.verdict == Verdict::Slower), "{rows:?}");
+    }
+
+    #[test]
+    fn devices_are_compared_with_themselves() {
+        let named = |names: &[&str]| {
+            let device = |n: &&str| Measured { device: n.to_string(), description: n.to_string(), ..report(1.0).devices.remove(0) };
+            Report { devices: names.iter().map(device).collect(), ..Report::default() }
+        };
+        let names = |a: &[&str], b: &[&str]| -> (usize, Vec<String>) {
+            let (rows, alone) = compare(&named(a), &named(b));
+            (rows.len(), alone)
+        };
+        assert_eq!(names(&["cpu", "H100"], &["A100", "cpu"]), (2, vec!["H100".to_string(), "A100".to_string()]));
+        assert_eq!(names(&["H100", "H100"], &["H100", "H100"]), (4, vec![]));
+        assert_eq!(names(&["H100"], &["A100"]), (2, vec![]));
     }
 
     #[test]

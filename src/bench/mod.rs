@@ -28,10 +28,10 @@ mod workload;
 
 pub use child::{Host, answer};
 pub use clock::{Protocol, Timing};
-pub use compare::{Compared, Verdict, compare};
+pub use compare::{Compared, Verdict, compare, pairs};
 pub use probe::{Probe, probes, select};
 pub use report::{Measured, Report, Row, SCHEMA};
-pub use run::{Plan, run};
+pub use run::{Plan, Watch, run};
 pub use svg::roofline;
 pub use table::{compared as comparison_text, report as report_text};
 pub use training::{CHECKED_STEPS, definition_losses, reference_losses};

@@ -126,7 +126,7 @@ mod gpu {
 
     use super::*;
     use crate::device::{Binding, GpuProgram, Kind, Launch, Prepared, Program, Slot, Storage, Word};
-    use crate::kernel::{self, Access, BindingText, Emit, Kernel};
+    use crate::kernel::{self, Access, BindingText, Emit, Kernel, UNREAD, for_processors};
 
     /// Invocations of a workgroup of these kernels.
     const GROUP: usize = 64;
@@ -155,13 +155,16 @@ mod gpu {
                 texts.insert(0, text("x", "vec4<f32>", access));
                 bindings.insert(0, Binding { slot: Slot::Leaf(0), access });
             }
-            let text: Arc<str> = Emit::new(kernel).finish(&texts, words.first().map_or(0, Vec::len))?.into();
+            // Words begin where those of other kernels on this device do.
+            let before = if software(device) { UNREAD } else { 0 };
+            let text = Emit::new(kernel).finish(&texts, before + words.first().map_or(0, Vec::len))?;
+            let text: Arc<str> = if software(device) { for_processors(&text)? } else { text }.into();
             let launch = |words: &Vec<u32>| Launch {
                 label: kernel.name.into(),
                 text: text.clone(),
                 trusted: true,
                 bindings: bindings.clone(),
-                words: words.iter().map(|w| Word::Const(*w)).collect(),
+                words: vec![0; before].iter().chain(words).map(|w| Word::Const(*w)).collect(),
                 grid: [groups as u32, 1, 1],
                 flops: 0,
             };
@@ -191,9 +194,9 @@ mod gpu {
         device.kind() == Some(Kind::Software)
     }
 
-    /// Rounds, x and y.
-    fn fma_words(rounds: u32) -> Vec<u32> {
-        vec![rounds, 0.5f32.to_bits(), 1.0f32.to_bits(), 0]
+    /// Rounds, x and y, and where the first sum goes.
+    fn fma_words(rounds: u32, first: usize) -> Vec<u32> {
+        vec![rounds, 0.5f32.to_bits(), 1.0f32.to_bits(), first as u32]
     }
 
     pub fn fma(device: &Device) -> Result<Job> {
@@ -201,7 +204,7 @@ mod gpu {
         let invocations = groups * GROUP;
         let y = device.alloc(invocations * 4)?;
         let kernel = kernel::find("bench_fma")?;
-        let work = |rounds: u32| Work::new(device, kernel, None, (&y, "f32"), &[fma_words(rounds)], groups);
+        let work = |rounds: u32| Work::new(device, kernel, None, (&y, "f32"), &[fma_words(rounds, 0)], groups);
         let rounds = calibrate(|rounds| {
             let work = work(rounds)?;
             work.run()?;
@@ -227,33 +230,40 @@ mod gpu {
         let large = device.alloc(bytes)?;
         // Side by side, or each invocation's in a row: what is faster depends on the device.
         let orders = [[1, invocations as u32], [count as u32, 1]];
-        let make = |name: &'static Kernel, x: Option<&Storage>, y: (&Storage, &str), [first, step]: [u32; 2]| {
-            let words = |part: usize| vec![count as u32, first, step, (part * count * invocations) as u32, (part * invocations) as u32, 0, 0, 0];
+        let make = |name: &'static Kernel, x: Option<&Storage>, y: (&Storage, &str), [first, step]: [u32; 2], value: f32| {
+            let words = |part: usize| vec![count as u32, first, step, (part * count * invocations) as u32, (part * invocations) as u32, value.to_bits(), 0, 0];
             Work::new(device, name, x, y, &(0..PARTS).map(words).collect::<Vec<_>>(), invocations / GROUP)
         };
         let (writes, copies, reads) = (kernel::find("bench_write")?, kernel::find("bench_copy")?, kernel::find("bench_read")?);
-        let result = match traffic {
-            Traffic::Read => device.alloc(PARTS * invocations * 4)?,
-            Traffic::Write => large.clone(),
-            Traffic::Copy => device.alloc(bytes)?,
-        };
+        let filled = |y: &Storage, value: f32| make(writes, None, (y, "vec4<f32>"), orders[0], value)?.ms();
+        let copied = if traffic == Traffic::Copy { Some(device.alloc(bytes)?) } else { None };
         if traffic != Traffic::Write {
-            make(writes, None, (&large, "vec4<f32>"), orders[0])?.ms()?;
+            filled(&large, 1.0)?;
         }
-        let mut best: Option<(f64, Work)> = None;
+        let mut best: Option<(f64, Work, Storage)> = None;
         for order in orders {
-            let work = match traffic {
-                Traffic::Read => make(reads, Some(&large), (&result, "f32"), order)?,
-                Traffic::Write => make(writes, None, (&result, "vec4<f32>"), order)?,
-                Traffic::Copy => make(copies, Some(&large), (&result, "vec4<f32>"), order)?,
+            let (work, result) = match traffic {
+                Traffic::Read => {
+                    let sums = device.alloc(PARTS * invocations * 4)?;
+                    (make(reads, Some(&large), (&sums, "f32"), order, 0.0)?, sums)
+                }
+                Traffic::Write => (make(writes, None, (&large, "vec4<f32>"), order, 1.0)?, large.clone()),
+                Traffic::Copy => {
+                    let to = copied.as_ref().unwrap_or(&large);
+                    (make(copies, Some(&large), (to, "vec4<f32>"), order, 0.0)?, to.clone())
+                }
             };
             work.ms()?;
             let ms = work.ms()?.min(work.ms()?);
-            if best.as_ref().is_none_or(|(b, _)| ms < *b) {
-                best = Some((ms, work));
+            if best.as_ref().is_none_or(|(b, ..)| ms < *b) {
+                best = Some((ms, work, result));
             }
         }
-        let Some((_, work)) = best else { return Err(Error::internal("bench: no order of elements")) };
+        let Some((_, work, result)) = best else { return Err(Error::internal("bench: no order of elements")) };
+        // What another order wrote is no result of this one.
+        if traffic != Traffic::Read {
+            filled(&result, 0.0)?;
+        }
         let device = device.clone();
         let want = if traffic == Traffic::Read { (count * 4) as f32 } else { 1.0 };
         let verify: Verify = Box::new(move || {
@@ -273,20 +283,29 @@ mod gpu {
 
     /// Host time of a launch in a program that is replayed: `launches` of the smallest kernel, and the wait is not counted.
     pub fn replay(device: &Device, launches: usize) -> Result<Job> {
-        let y = device.alloc(GROUP * 4)?;
-        let work = Work::new(device, kernel::find("bench_fma")?, None, (&y, "f32"), &vec![fma_words(64); launches], 1)?;
-        let again = device.clone();
+        let bytes = launches * GROUP * 4;
+        let y = device.alloc(bytes)?;
+        let words: Vec<Vec<u32>> = (0..launches).map(|n| fma_words(64, n * GROUP)).collect();
+        let work = Rc::new(Work::new(device, kernel::find("bench_fma")?, None, (&y, "f32"), &words, 1)?);
+        let (again, timed) = (device.clone(), work.clone());
         let once = Once::Timed(Box::new(move || {
             let began = Instant::now();
-            work.run()?;
+            timed.run()?;
             let ms = began.elapsed().as_secs_f64() * 1e3;
             again.wait()?;
             Ok(ms)
         }));
         let device = device.clone();
-        let verify: Verify = Box::new(move || match floats(&device, &y)?.iter().all(|v| *v == 16.0) {
-            true => Ok(Verified::default()),
-            false => Err(wrong("a launch is missing")),
+        let verify: Verify = Box::new(move || {
+            // Each launch has a place of its own, and once more in a buffer that none of the runs before wrote to.
+            let fresh = device.alloc(bytes)?;
+            device.run(&work.prepared, &[], &[], std::slice::from_ref(&fresh), &[], &[])?;
+            for result in [&y, &fresh] {
+                if let Some(i) = floats(&device, result)?.iter().position(|v| *v != 16.0) {
+                    return Err(wrong(format_args!("launch {} is missing", i / GROUP)));
+                }
+            }
+            Ok(Verified::default())
         });
         Ok(Job { once, parts: launches as f64, flops: 0.0, bytes: 0.0, counted: false, verify })
     }

@@ -86,7 +86,7 @@ pub struct Row {
     pub gb_s: Option<f64>,
     /// The share of what the measured peaks allow.
     pub share: Option<f64>,
-    /// Whether its first and last third differ by more than 5 %.
+    /// Whether the first and the last third of its samples differ by more than 5 %, or those of its processes do.
     pub unstable: bool,
     /// Why there is no number.
     pub failed: Option<String>,
@@ -105,8 +105,16 @@ impl Row {
             self.failed.get_or_insert(why);
             return;
         }
-        let rounds = std::mem::take(&mut self.rounds).into_iter().chain(more.rounds).collect();
-        *self = Row { rounds, failed: self.failed.take(), ..more };
+        if self.rounds.is_empty() {
+            *self = Row { failed: self.failed.take(), ..more };
+            return;
+        }
+        // Processes may have found another length for a run, as peak/fma does: all times are those of the first one's.
+        let times = self.work() / more.work();
+        let scaled = more.rounds.into_iter().map(|r| r.into_iter().map(|ms| ms * times).collect());
+        let rounds = std::mem::take(&mut self.rounds).into_iter().chain(scaled).collect();
+        let host_ms = more.host_ms.map(|ms| ms * times);
+        *self = Row { rounds, host_ms, flops: self.flops, bytes: self.bytes, failed: self.failed.take(), ..more };
     }
 
     /// Work of a run, in the unit of its rate; 1 where it has none.
@@ -135,7 +143,9 @@ impl Row {
         let ms = median(&samples);
         self.median_ms = Some(ms);
         self.spread = Some(spread(&samples));
-        self.unstable = drift(&samples) > STEADY;
+        // From process to process, and within each: what all do alike is no less a drift.
+        let within: Vec<f64> = self.rounds.iter().map(|r| drift(r)).collect();
+        self.unstable = drift(&samples).max(median(&within)) > STEADY;
         let rate = |work: f64| Some(work / ms / 1e6).filter(|r| *r > 0.0);
         self.gflops = rate(self.flops);
         self.gb_s = rate(self.bytes);
@@ -192,10 +202,27 @@ mod tests {
     }
 
     #[test]
+    fn a_run_of_another_length_counts_by_its_work() {
+        let mut peak = Row::default();
+        for (flops, ms) in [(1e9, 10.0), (2e9, 20.0), (1e9, 10.0)] {
+            peak.add(row("peak/fma", flops, 0.0, ms));
+        }
+        peak.finish();
+        assert_eq!((peak.rounds.len(), peak.median_ms, peak.gflops, peak.spread), (3, Some(10.0), Some(100.0), Some(0.0)));
+    }
+
+    #[test]
     fn what_drifts_is_unstable_and_what_failed_has_no_number() {
         let mut drifting = Row { rounds: vec![vec![1.0; 4], vec![1.0; 4], vec![1.1; 4]], ..row("a", 1.0, 1.0, 1.0) };
         drifting.finish();
         assert!(drifting.unstable);
+        // Each process slows down in the same way.
+        let mut throttled = Row { rounds: vec![[vec![1.0; 3], vec![1.1; 3], vec![1.2; 3]].concat(); 3], ..row("a", 1.0, 1.0, 1.0) };
+        throttled.finish();
+        assert!(throttled.unstable);
+        let mut steady = row("a", 1.0, 1.0, 1.0);
+        steady.finish();
+        assert!(!steady.unstable);
         let mut failed = row("a", 1.0, 1.0, 1.0);
         failed.add(Row { failed: Some("it hung".into()), ..Row::default() });
         failed.finish();

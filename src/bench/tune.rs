@@ -107,6 +107,8 @@ pub struct Tuned {
     pub trials: Vec<Trial>,
     /// Whether nothing is left to try: it was not asked to stop, and had time enough.
     pub complete: bool,
+    /// What ended the search, where the device failed: the choices before were each tried and found right, and not compared with the rules together.
+    pub broken: Option<Error>,
 }
 
 /// A workload under tuning.
@@ -158,7 +160,7 @@ pub fn tune(
     let Device::Gpu(gpu) = device else {
         return Err(Error::device("tune-kernels: the CPU backend has no kernels to tune").help("name an adapter by --device; wgrad devices lists them"));
     };
-    let deadline = Instant::now() + budget;
+    let deadline = Instant::now().checked_add(budget).ok_or_else(|| Error::invalid(format!("tune-kernels: no clock counts so far: {budget:?}")))?;
     let mut tuner = Tuner {
         device: device.clone(),
         gpu: gpu.clone(),
@@ -171,10 +173,21 @@ pub fn tune(
     };
     let begun = gpu.caps().choices.clone();
     tuner.prepare(workloads, &begun, told)?;
-    let (choices, trials, complete) = tuner.search(&begun, told)?;
+    let Search { choices, trials, complete, broken } = tuner.search(&begun, told)?;
     let complete = complete && tuner.subjects.len() == workloads.len();
+    if broken.is_some() {
+        return Ok(Tuned { choices, workloads: Vec::new(), trials, complete: false, broken });
+    }
     let (choices, workloads) = tuner.settle(choices, told)?;
-    Ok(Tuned { choices, workloads, trials, complete })
+    Ok(Tuned { choices, workloads, trials, complete, broken })
+}
+
+/// How far the search came.
+struct Search {
+    choices: Choices,
+    trials: Vec<Trial>,
+    complete: bool,
+    broken: Option<Error>,
 }
 
 impl Tuner<'_> {
@@ -262,7 +275,7 @@ impl Tuner<'_> {
     }
 
     /// Try everything, the dearest first.
-    fn search(&mut self, begun: &Choices, told: &mut dyn FnMut(Told<'_>)) -> Result<(Choices, Vec<Trial>, bool)> {
+    fn search(&mut self, begun: &Choices, told: &mut dyn FnMut(Told<'_>)) -> Result<Search> {
         let mut wanted: Vec<(f64, Asked)> = Vec::new();
         for (share, asked) in self.subjects.iter().flat_map(|s| s.shares.iter().zip(&s.asked)) {
             match wanted.iter_mut().find(|(_, a)| a.choice.name == asked.choice.name && a.key == asked.key) {
@@ -287,7 +300,7 @@ impl Tuner<'_> {
                 }
                 let mut new = self.way(&now.choices.with(asked.choice, &asked.key, Some(option)));
                 if (self.stop)() {
-                    return Ok((now.choices, trials, false));
+                    return Ok(Search { choices: now.choices, trials, complete: false, broken: None });
                 }
                 if self.left() < self.reserve(&new.choices) + self.compiling + self.cost(asked) {
                     // Something cheaper may still fit.
@@ -295,7 +308,11 @@ impl Tuner<'_> {
                     continue;
                 }
                 told(Told::Trying(asked.choice, &asked.key, option, self.left()));
-                let trial = self.attempt(asked, option, &mut now, &mut new)?;
+                let trial = match self.attempt(asked, option, &mut now, &mut new) {
+                    Ok(trial) => trial,
+                    // What was found before is not lost with the device.
+                    broken => return Ok(Search { choices: now.choices, trials, complete: false, broken: broken.err() }),
+                };
                 told(Told::Tried(&trial));
                 if trial.outcome == Outcome::Kept {
                     now = new;
@@ -303,7 +320,7 @@ impl Tuner<'_> {
                 trials.push(trial);
             }
         }
-        Ok((now.choices, trials, complete))
+        Ok(Search { choices: now.choices, trials, complete, broken: None })
     }
 
     /// One option against what holds.
@@ -323,7 +340,7 @@ impl Tuner<'_> {
                 trial.outcome = Outcome::Failed(e.to_string());
                 return Ok(trial);
             }
-            let rounds = self.rounds(*n, old, new, if place == 0 { self.rules.gain } else { f64::INFINITY })?;
+            let rounds = self.rounds(*n, old, new, if place == 0 { self.rules.gain } else { f64::INFINITY }, 0)?;
             if place == 0 {
                 (trial.before_ms, trial.after_ms) = (median(&rounds.old), median(&rounds.new));
             }
@@ -380,19 +397,19 @@ impl Tuner<'_> {
         }))
     }
 
-    /// Blocks of a subject's runs with either, in turn. Given up early where nothing is gained.
-    fn rounds(&mut self, n: usize, old: &mut Way, new: &mut Way, gain: f64) -> Result<Rounds> {
+    /// Blocks of a subject's runs with either, in turn: `least` of them whatever the time. Given up early where nothing is gained.
+    fn rounds(&mut self, n: usize, old: &mut Way, new: &mut Way, gain: f64, least: usize) -> Result<Rounds> {
         let mut rounds = Rounds::default();
         for round in 0..ROUNDS {
-            if self.is_over() {
+            if round >= least && self.is_over() {
                 rounds.cut = true;
                 break;
             }
             let Subject { once, runs, .. } = &mut self.subjects[n];
             rounds.add(&self.device, once, *runs, [&mut *old, &mut *new])?;
-            let least = rounds.ratios().into_iter().fold(f64::INFINITY, f64::min);
+            let best = rounds.ratios().into_iter().fold(f64::INFINITY, f64::min);
             let hopeless = rounds.old.len() - rounds.faster() > MISSED && gain <= 1.0;
-            if least > FAR * gain || round + 1 == FIRST_ROUNDS && least > gain || hopeless {
+            if best > FAR * gain || round + 1 == FIRST_ROUNDS && best > gain || hopeless {
                 break;
             }
         }
@@ -401,7 +418,8 @@ impl Tuner<'_> {
 
     /// All choices together against the rules. Where a workload is not faster with them than without, its choices go.
     fn settle(&mut self, mut choices: Choices, told: &mut dyn FnMut(Told<'_>)) -> Result<(Choices, Vec<Row>)> {
-        // What was found is compared also where the budget is spent: the reserve is for it.
+        // What was found is compared also where the budget is spent, for which there is the reserve, and where no more is to be searched.
+        self.stop = &|| false;
         self.deadline = self.deadline.max(Instant::now() + self.reserve(&choices));
         let (mut rules, mut chosen) = (self.way(&Choices::default()), self.way(&choices));
         let mut rows = Vec::new();
@@ -415,7 +433,7 @@ impl Tuner<'_> {
             for way in [&mut rules, &mut chosen] {
                 way.warm(&self.device, once)?;
             }
-            let rounds = self.rounds(n, &mut rules, &mut chosen, f64::INFINITY)?;
+            let rounds = self.rounds(n, &mut rules, &mut chosen, f64::INFINITY, FIRST_ROUNDS)?;
             let (mut before, mut after) = (median(&rounds.old), median(&rounds.new));
             if rounds.ratio() > WORST.max(self.rules.gain) {
                 let own = &self.subjects[n].asked;

@@ -1,17 +1,21 @@
 //! `wgrad bench`: how fast it is here.
 
-use super::{Exit, Run, job};
-use crate::bench::{self, Host, Plan, Protocol, Report, Verdict};
+use super::paths::writable;
+use super::{Exit, Run, interrupt, job};
+use crate::bench::{self, Host, Plan, Protocol, Report, Verdict, Watch};
+#[cfg(feature = "gpu")]
+use crate::device::Device;
 use anyhow::{Context, bail};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// Measure a device: its peaks, what a launch costs, every kernel family over a range of shapes, whole training steps.
 ///
 /// Each probe runs in a process of its own, several times over; its result is compared with the CPU definition, and one that is wrong, fails or hangs gives a
 /// reason and no number. Work is timed by the device's timestamps where it has some. A row is marked UNSTABLE where the first and the last third of its samples
-/// differ by more than 5 %. The share is that of the measured peaks: of arithmetic or of memory, whichever bounds the kernel.
+/// differ by more than 5 %. The share is that of the measured peaks: of arithmetic or of memory, whichever bounds the kernel. Ctrl-C keeps what was measured so far.
 #[derive(Debug, clap::Parser)]
 #[command(name = "bench", after_help = EXAMPLES)]
 pub struct Bench {
@@ -53,7 +57,7 @@ pub struct Bench {
     list: bool,
     /// Print a JSON object for each named workload, with the names and fields that wgrad shares with its peers, and nothing else. `all` stands for every
     /// workload but startup_*.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["json", "svg", "backends", "strict", "rounds", "seconds", "limit", "sample"])]
     jsonl: bool,
     /// Run this probe here, and print what its parent reads.
     #[arg(long, value_name = "PROBE", hide = true)]
@@ -94,30 +98,37 @@ impl Run for Bench {
         }
         let probes = bench::select(&self.names)?;
         // What cannot be written is said before minutes are spent on it.
-        for path in self.json.iter().chain(&self.svg) {
-            if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-                bail!("cannot write {}: there is no folder {}", path.display(), folder.display());
-            }
-        }
-        let report = self.measure(&probes)?;
-        // First to disk: what follows may find a closed pipe.
-        if let Some(path) = &self.json {
-            write(path, &format!("{}\n", serde_json::to_string(&report)?))?;
-        }
-        if let Some(path) = &self.svg {
-            if !report.devices.iter().any(|d| d.peak_gflops().is_some() && d.peak_gb_s().is_some()) {
-                say!("{}: without peak/fma and peak/copy there is no roof to draw", path.display());
-            }
-            write(path, &bench::roofline(&report))?;
-        }
+        self.json.iter().chain(&self.svg).try_for_each(|path| writable(path))?;
+        let interrupted = interrupt::watch()?;
+        let report = self.measure(&probes, &|| interrupted.load(SeqCst))?;
+        // First to disk, for what follows may find a closed pipe; and the table in any case.
+        let kept = self.keep(&report);
         write!(std::io::stdout().lock(), "{}", bench::report_text(&report))?;
+        kept?;
+        if interrupted.load(SeqCst) {
+            return Ok(Exit::Interrupted);
+        }
         let fault = |r: &bench::Row| r.unstable || r.failed.as_ref().is_some_and(|why| !why.starts_with("not run"));
         Ok(if self.strict && report.devices.iter().flat_map(|d| &d.rows).any(fault) { Exit::Fault } else { Exit::Done })
     }
 }
 
 impl Bench {
-    /// A line for each workload.
+    /// Write the files that were asked for.
+    fn keep(&self, report: &Report) -> anyhow::Result<()> {
+        if let Some(path) = &self.json {
+            write(path, &format!("{}\n", serde_json::to_string(report)?))?;
+        }
+        if let Some(path) = &self.svg {
+            if !report.devices.iter().any(|d| d.peak_gflops().is_some() && d.peak_gb_s().is_some()) {
+                say!("{}: without peak/fma and peak/copy there is no roof to draw", path.display());
+            }
+            write(path, &bench::roofline(report))?;
+        }
+        Ok(())
+    }
+
+    /// A line for each workload. One that fails leaves the others theirs.
     fn workloads(&self, began: Instant) -> anyhow::Result<Exit> {
         if self.names.is_empty() {
             bail!("--jsonl takes the names of workloads, or all; --jsonl --list shows them");
@@ -127,17 +138,28 @@ impl Bench {
         let (device, why) = job::choose_device(self.device.as_deref(), None)?;
         say!("device: {why}");
         let mut out = std::io::stdout().lock();
+        let mut failed = Vec::new();
         for workload in workloads {
-            let line = workload.run(&device, &protocol, began)?;
-            writeln!(out, "{}", serde_json::to_string(&line)?)?;
+            match workload.run(&device, &protocol, began) {
+                Ok(line) => writeln!(out, "{}", serde_json::to_string(&line)?)?,
+                Err(e) => failed.push(format!("{}: {e}", workload.name)),
+            }
             out.flush()?;
+        }
+        if !failed.is_empty() {
+            bail!("{}", failed.join("\n"));
         }
         Ok(Exit::Done)
     }
 
-    fn measure(&self, probes: &[bench::Probe]) -> anyhow::Result<Report> {
-        let positive = |name: &str, v: f64| if v > 0.0 { Ok(v) } else { bail!("--{name}: must be above 0: {v}") };
+    fn measure(&self, probes: &[bench::Probe], stop: &dyn Fn() -> bool) -> anyhow::Result<Report> {
+        const MOST: f64 = 1e6;
+        let positive = |name: &str, v: f64| if v > 0.0 && v <= MOST { Ok(v) } else { bail!("--{name}: must be seconds, above 0 and up to {MOST}: {v}") };
         let (limit, sample) = (positive("limit", self.limit)?, positive("sample", self.sample)?);
+        // It warms up, and samples up to four times as long where runs are long.
+        if limit < 4.0 * sample {
+            bail!("--sample {sample}: a probe may sample four times as long, and is ended after --limit {limit}: give --limit {} or more", 6.0 * sample);
+        }
         let budget = self.seconds.map(|s| positive("seconds", s)).transpose()?;
         let devices = if self.backends.is_some() { apis(self.device.as_deref())?.into_iter().map(Some).collect() } else { vec![self.device.clone()] };
         let hosts = devices.into_iter().map(|d| Host::new(d, limit, sample)).collect::<crate::error::Result<Vec<_>>>()?;
@@ -147,7 +169,7 @@ impl Bench {
             let (before, after) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
             let _ = write!(std::io::stderr(), "{before}round {round}: {n}/{of} {name}{after}");
         };
-        let report = bench::run(&hosts, probes, &Plan { rounds: self.rounds.into(), budget }, &mut told);
+        let report = bench::run(&hosts, probes, &Plan { rounds: self.rounds.into(), budget }, &mut Watch { told: &mut told, stop });
         if terminal {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
@@ -159,6 +181,11 @@ impl Bench {
         for (what, x, y) in [("kernels", &left.kernel_hash, &right.kernel_hash), ("processor", &left.cpu, &right.cpu), ("system", &left.os, &right.os)] {
             if x != y {
                 say!("not the same {what}: {x} and {y}");
+            }
+        }
+        for [x, y] in bench::pairs(&left, &right).0 {
+            if (x.device != y.device, &x.backend, &x.driver) != (false, &y.backend, &y.driver) {
+                say!("not the same device or driver: {} and {}", x.description, y.description);
             }
         }
         let (rows, alone) = bench::compare(&left, &right);
@@ -184,17 +211,42 @@ fn list(workloads: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The lines of the device list that are one adapter: that of the first line, or of the one that is asked for.
+/// The lines of the device list that are one adapter, one for each API: that of the first line, or of the one that is asked for.
 #[cfg(feature = "gpu")]
 fn apis(device: Option<&str>) -> anyhow::Result<Vec<String>> {
-    let (device, _) = crate::device::Device::open(device.unwrap_or("gpu"))?;
-    let crate::device::Device::Gpu(gpu) = device else { bail!("--backends: the CPU backend has no APIs; name an adapter by --device") };
-    let name = gpu.info().short_name();
-    // GL calls an adapter by more words than others do.
-    let same = |other: &str| other.starts_with(&name) || name.starts_with(other);
-    let list = crate::device::gpu::adapters();
-    let found: Vec<String> = list.iter().enumerate().filter(|(_, a)| same(&a.short_name())).map(|(n, _)| format!("gpu:{}", n + 1)).collect();
-    Ok(found)
+    use crate::device::gpu::{AdapterInfo, adapters};
+    let device = match job::choose_device(device, None)?.0 {
+        Device::Cpu(_) if device.is_none() => Device::open("gpu")?.0,
+        asked => asked,
+    };
+    let Device::Gpu(gpu) = device else { bail!("--backends: the CPU backend has no APIs; name an adapter by --device") };
+    let own = gpu.info();
+    let list = adapters();
+    let mut backends: Vec<&str> = list.iter().map(|a| a.backend).collect();
+    backends.sort_unstable();
+    backends.dedup();
+    let mut found = Vec::new();
+    for backend in backends {
+        let at = |same: &dyn Fn(&AdapterInfo) -> bool| list.iter().position(|a| a.backend == backend && same(a));
+        match at(&|a| a.name == own.name).or_else(|| at(&|a| same_adapter(&a.name, &own.name))) {
+            Some(at) => found.push(at + 1),
+            None => say!("without {backend}: none of its adapters is called like {}", own.name),
+        }
+    }
+    // In the order of the list.
+    found.sort_unstable();
+    Ok(found.into_iter().map(|n| format!("gpu:{n}")).collect())
+}
+
+/// Whether two names are of one adapter: GL may say "Mesa" before it, and the bus or the chip behind it.
+#[cfg(feature = "gpu")]
+fn same_adapter(a: &str, b: &str) -> bool {
+    let words = |name: &str| -> Vec<String> {
+        let plain = name.replace("(R)", "").replace("(TM)", "").replace("(tm)", "");
+        let model = plain.split(['(', '/', ',']).next().unwrap_or_default();
+        model.split_whitespace().filter(|w| *w != "Mesa").map(str::to_lowercase).collect()
+    };
+    !words(a).is_empty() && words(a) == words(b)
 }
 
 #[cfg(not(feature = "gpu"))]
@@ -236,5 +288,25 @@ fn planted(probe: &str) -> anyhow::Result<bool> {
         Some(("fail", name)) if name == probe => bail!("planted"),
         Some(("slow", name)) => Ok(name == probe),
         _ => Ok(false),
+    }
+}
+
+#[cfg(all(test, feature = "gpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_is_known_by_its_name_in_every_api() {
+        for (a, b) in [
+            ("llvmpipe (LLVM 15.0.6, 256 bits)", "llvmpipe (LLVM 15.0.6, 128 bits)"),
+            ("Intel(R) UHD Graphics 620 (KBL GT2)", "Mesa Intel(R) UHD Graphics 620 (KBL GT2)"),
+            ("NVIDIA GeForce RTX 3080", "NVIDIA GeForce RTX 3080/PCIe/SSE2"),
+            ("AMD Radeon RX 6800 (RADV NAVI21)", "AMD Radeon RX 6800 (radeonsi, navi21, LLVM 15.0.6)"),
+        ] {
+            assert!(same_adapter(a, b) && same_adapter(b, a), "{a}, {b}");
+        }
+        for (a, b) in [("NVIDIA GeForce RTX 3080", "NVIDIA GeForce RTX 3080 Ti"), ("Intel(R) UHD Graphics 620", "Intel(R) Arc(tm) A770 Graphics"), ("", "")] {
+            assert!(!same_adapter(a, b), "{a}, {b}");
+        }
     }
 }

@@ -2,11 +2,16 @@
 
 use super::Exit;
 use anyhow::Context;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// A flag that Ctrl-C sets.
+/// A flag that Ctrl-C sets: one for all commands that a process runs, one after the other.
 pub fn watch() -> anyhow::Result<Arc<AtomicBool>> {
+    static WATCHED: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+    let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(flag) = &*watched {
+        return Ok(flag.clone());
+    }
     let flag = Arc::new(AtomicBool::new(false));
     let set = flag.clone();
     let handler = move || {
@@ -16,5 +21,6 @@ pub fn watch() -> anyhow::Result<Arc<AtomicBool>> {
         say!("interrupted: ending after this step (again to end at once)");
     };
     ctrlc::set_handler(handler).context("cannot watch for Ctrl-C")?;
+    *watched = Some(flag.clone());
     Ok(flag)
 }

@@ -25,6 +25,21 @@ pub fn check_name(name: &str) -> Result<()> {
     }
 }
 
+/// Whether a file can be written there, found out before the minutes that it takes to have something to write: by opening it, which leaves what is in it alone.
+pub fn writable(path: &Path) -> Result<()> {
+    let cannot = |why: String| Error::invalid(format!("cannot write {}: {why}", path.display()));
+    if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+        return Err(cannot(format!("there is no folder {}", folder.display())).help("make it first, or name another file"));
+    }
+    let new = !path.exists();
+    std::fs::OpenOptions::new().append(true).create(true).open(path).map_err(|e| cannot(e.to_string()))?;
+    if new {
+        // If it stays, it is empty, and written over.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
 /// Make the next free run folder of that name: `digits`, `digits-2`, ...
 pub fn new_run(name: &str) -> Result<PathBuf> {
     let runs = Path::new(RUNS);
@@ -104,6 +119,19 @@ mod tests {
         for bad in ["", "a/b", "a:b", "con", "x.", ".x", "a\nb"] {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_known_before() {
+        let folder = std::env::temp_dir().join(format!("wgrad-writable-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (new, old) = (folder.join("new.json"), folder.join("old.json"));
+        std::fs::write(&old, "kept").unwrap();
+        assert!(writable(&new).is_ok() && writable(&old).is_ok());
+        assert!(!new.exists() && std::fs::read_to_string(&old).unwrap() == "kept");
+        assert!(writable(&folder).unwrap_err().to_string().contains("cannot write"));
+        assert!(writable(&folder.join("absent/a.json")).unwrap_err().to_string().contains("there is no folder"));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

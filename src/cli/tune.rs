@@ -1,5 +1,6 @@
 //! `wgrad tune-kernels`: choices of kernels that are faster here than the rules'.
 
+use super::paths::writable;
 use super::{Exit, Run, interrupt, job};
 use crate::bench::{self, Outcome, Rules, Told, Trial};
 use crate::device::Device;
@@ -48,14 +49,13 @@ impl Run for TuneKernels {
             (None, None) => bail!("tune-kernels: WGRAD_CACHE is off, so there is no place for the choices: name a file by --out"),
         };
         // What cannot be written is said before minutes are spent on it.
-        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-            bail!("cannot write {}: there is no folder {}", path.display(), folder.display());
-        }
+        writable(&path)?;
         let cancel = interrupt::watch()?;
         let terminal = std::io::stderr().is_terminal();
         let mut told = |t: Told<'_>| tell(&t, terminal);
         let tuned = bench::tune(&device, &workloads, self.budget, Rules::default(), &|| cancel.load(SeqCst), &mut told)?;
-        write_tuned(&path, gpu.info(), &tuned.choices)?;
+        // The table comes in any case.
+        let kept = write_tuned(&path, gpu.info(), &tuned.choices);
         let mut out = std::io::stdout().lock();
         writeln!(out, "{:24} {:>10} {:>10} {:>7}", "workload", "rules ms", "tuned ms", "ratio")?;
         for (name, before, after) in &tuned.workloads {
@@ -64,9 +64,20 @@ impl Run for TuneKernels {
         for [name, key, option] in tuned.choices.lines() {
             writeln!(out, "{name} {option} for {key}")?;
         }
-        let all = if tuned.complete { "all that there is to try" } else { "the budget ended first" };
-        writeln!(out, "{} tried ({all}), {} chosen: {}", tuned.trials.len(), tuned.choices.len(), path.display())?;
-        Ok(if cancel.load(SeqCst) { Exit::Interrupted } else { Exit::Done })
+        let interrupted = cancel.load(SeqCst);
+        let all = match tuned.complete {
+            true => "all that there is to try",
+            false if tuned.broken.is_some() => "then the device failed",
+            false if interrupted => "interrupted",
+            false => "the budget ended first",
+        };
+        let at = if kept.is_ok() { path.display().to_string() } else { "not written".into() };
+        writeln!(out, "{} tried ({all}), {} chosen: {at}", tuned.trials.len(), tuned.choices.len())?;
+        kept?;
+        if let Some(e) = tuned.broken {
+            return Err(anyhow::Error::new(e).context("the search ended early, and what it had found was not compared with the rules as a whole"));
+        }
+        Ok(if interrupted { Exit::Interrupted } else { Exit::Done })
     }
 }
 

@@ -4,7 +4,7 @@ use wgrad::bench::{self, WORKLOADS};
 
 #[test]
 fn the_written_losses_are_those_of_the_definition() {
-    // All ten steps of resnet_train would take most of a minute; each step depends on the ones before, so two show that they are its own.
+    // All ten steps of resnet_train would take most of a minute: of it the first is looked at, of the others as many as show that gradients and Adam are theirs.
     for (name, steps) in [("mlp_train", bench::CHECKED_STEPS), ("lenet_train", 3), ("resnet_train", 1)] {
         let written = bench::reference_losses(name).unwrap();
         for (step, (got, want)) in bench::definition_losses(name, steps).unwrap().iter().zip(written).enumerate() {

@@ -124,9 +124,15 @@ fn cargo_bench(_: &mut State) -> anyhow::Result<Outcome> {
     let seconds = began.elapsed().as_secs_f64();
     let text = String::from_utf8(ran.stdout)?;
     let rows = text.lines().filter(|l| l.split_whitespace().next().is_some_and(|w| w.contains('/')));
-    let (left_out, measured): (Vec<&str>, Vec<&str>) = rows.partition(|l| l.contains("not run: "));
-    let pass = ran.status.success() && seconds <= 180.0 && !measured.is_empty();
-    Ok(Outcome::of(pass, format!("{seconds:.0} s, {} rows measured, {} not run, each with its reason", measured.len(), left_out.len())))
+    let (left_out, others): (Vec<&str>, Vec<&str>) = rows.partition(|l| l.contains("not run: "));
+    // A row that was measured has its median in the second column, with its unit behind it.
+    let number = |l: &&str| l.split_whitespace().nth(1).is_some_and(|w| w.parse::<f64>().is_ok());
+    let (measured, failed): (Vec<&str>, Vec<&str>) = others.into_iter().partition(number);
+    let tables = text.lines().filter(|l| l.starts_with("probe ")).count();
+    let pass = ran.status.success() && seconds <= 180.0 && tables == 2 && failed.is_empty() && !measured.is_empty();
+    let failed = if failed.is_empty() { String::new() } else { format!("; failed: {}", failed.join("; ")) };
+    let got = format!("{seconds:.0} s, {tables} devices, {} rows measured, {} not run, each with its reason{failed}", measured.len(), left_out.len());
+    Ok(Outcome::of(pass, got))
 }
 
 fn wrong(_: &mut State) -> anyhow::Result<Outcome> {

@@ -26,7 +26,7 @@ pub static LINES: &[Line] = &[
 ];
 
 /// Why there is nothing to measure: the first adapter is no hardware.
-fn missing(state: &mut State) -> anyhow::Result<Option<String>> {
+pub fn missing(state: &mut State) -> anyhow::Result<Option<String>> {
     if state.first_adapter.is_none() {
         let folder = Folder::new("adapter")?;
         let device = measured(&folder, "a.json", "gpu", &["cost/launch"], None)?;

@@ -69,13 +69,17 @@ const USUAL: &[(Peer, &str, [f64; 2])] = &[
 ];
 
 fn vs(state: &mut State, workload: &str, ours: Peer, theirs: Peer, must: f64) -> anyhow::Result<Outcome> {
+    let software = hardware::missing(state)?.is_some();
     let runs = &mut state.peers;
-    runs.take(workload, &field_of(workload), ROUNDS)?;
+    let mut field = field_of(workload);
+    field.extend((!field.contains(&theirs)).then_some(theirs));
+    runs.take(workload, &field, ROUNDS)?;
     let ratio = runs.ratio(theirs, ours, workload)?;
     let ms = |p| Ok::<f64, anyhow::Error>(median(runs.field(p, workload, "median_ms")?));
     let mut got = format!("{ratio:.2}x ({:.2} ms, {:.2} ms)", ms(ours)?, ms(theirs)?);
     let mut counts = true;
-    if let Some((.., usual)) = USUAL.iter().find(|u| u.0 == theirs && u.1 == workload) {
+    // What is usual was measured where the adapter is a processor.
+    if let Some((.., usual)) = USUAL.iter().find(|u| u.0 == theirs && u.1 == workload && (software || theirs == Peer::BurnFlex)) {
         let seen = runs.ratio(theirs, Peer::Torch, workload)?;
         counts = usual.iter().any(|u| (u / 2.0..=u * 2.0).contains(&seen));
         if !counts {

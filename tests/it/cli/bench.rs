@@ -178,6 +178,11 @@ fn unknown_probes_are_refused_and_the_list_has_all() {
     let place = Place::new();
     place.fails(&["bench", "matmul/65"], 1, &["there is no probe matmul/65", "did you mean matmul/64?", "the families are: peak, cost, train"]);
     place.fails(&["bench", "--json", "absent/a.json"], 1, &["cannot write absent", "there is no folder absent"]);
+    std::fs::create_dir(place.path("results")).unwrap();
+    place.fails(&["bench", "--svg", "results"], 1, &["cannot write results"]);
+    place.fails(&["bench", "--jsonl", "--json", "a.json", "softmax"], 2, &["--jsonl", "--json"]);
+    place.fails(&["bench", "cost/step", "--sample", "60"], 1, &["--sample 60", "give --limit 360 or more"]);
+    place.fails(&["bench", "cost/step", "--sample", "inf"], 1, &["--sample: must be seconds", "inf"]);
     let list = place.done(&["bench", "--list"]).out;
     assert!(list.contains("peak/fma") && list.contains("train/resnet") && list.lines().count() > 40);
     assert!(place.done(&["bench", "--list", "--jsonl"]).out.contains("startup_lenet"));
@@ -202,4 +207,27 @@ fn an_adapter_is_measured_by_its_own_clock_through_each_of_its_apis() {
             assert!(has_clock || row["clock"] == "wall", "{row}");
         }
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_keeps_what_was_measured() {
+    use std::io::{BufRead, BufReader, Read};
+    let place = Place::new();
+    let mut command = place.command(&["bench", "cost/step", "cost/record", "--json", "a.json", "--sample", "0.02", "--rounds", "1"]);
+    let mut child = command.env("WGRAD_PLANT", "hang:cost/step").stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("cost/step") {
+        line.clear();
+        assert!(said.read_line(&mut line).unwrap() > 0, "it ended before it came to cost/step");
+    }
+    // It hangs, and nothing else ends it before its limit of a minute.
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let mut out = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    said.read_to_string(&mut line).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{line}");
+    assert!(rows(&place, "a.json").iter().all(|r| r["failed"] == "not run: interrupted"), "{out}");
+    assert_eq!(out.matches("not run: interrupted").count(), 2, "{out}");
 }
