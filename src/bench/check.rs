@@ -69,10 +69,10 @@ pub fn product(got: &[f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3], rounded
     const ROWS: usize = 8;
     const VECTORS: u32 = 2;
     let norm = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-    // Four times what elements of a row are on average, told from its factors: what is wrong must not widen its own bound. Sums of k terms lose more the longer
+    // Three times what elements of a row are on average, told from its factors: what is wrong must not widen its own bound. Sums of k terms lose more the longer
     // they are; the roundings of factors, which have both signs, are lost among the terms.
     let of_b = norm(b) / ((k * n) as f64).sqrt();
-    let bound = |row: usize| ((4.0 + 2.0 * (k as f64).sqrt()) * f64::from(f32::EPSILON) + 2.0 * rounded) * 4.0 * norm(&a[row * k..][..k]) * of_b;
+    let bound = |row: usize| ((4.0 + 2.0 * (k as f64).sqrt()) * f64::from(f32::EPSILON) + 2.0 * rounded) * 3.0 * norm(&a[row * k..][..k]) * of_b;
     // A NaN is never within a bound.
     let within = |got: f64, want: f64, bound: f64| (got - want).abs() <= bound;
     let wrong = |row: usize, got: f64, want: f64| Error::internal(format!("wrong result: row {row}: {got:e}, not {want:e}"));

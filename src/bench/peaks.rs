@@ -126,7 +126,7 @@ mod gpu {
 
     use super::*;
     use crate::device::{Binding, GpuProgram, Kind, Launch, Prepared, Program, Slot, Storage, Word};
-    use crate::kernel::{self, Access, BindingText, Emit, Kernel, UNREAD, for_processors};
+    use crate::kernel::{self, Access, BindingText, Emit, Kernel};
 
     /// Invocations of a workgroup of these kernels.
     const GROUP: usize = 64;
@@ -155,16 +155,14 @@ mod gpu {
                 texts.insert(0, text("x", "vec4<f32>", access));
                 bindings.insert(0, Binding { slot: Slot::Leaf(0), access });
             }
-            // Words begin where those of other kernels on this device do.
-            let before = if software(device) { UNREAD } else { 0 };
-            let text = Emit::new(kernel).finish(&texts, before + words.first().map_or(0, Vec::len))?;
-            let text: Arc<str> = if software(device) { for_processors(&text)? } else { text }.into();
+            let (text, unread) = Emit::new(kernel).finish_for(software(device), &texts, words.first().map_or(0, Vec::len))?;
+            let text: Arc<str> = text.into();
             let launch = |words: &Vec<u32>| Launch {
                 label: kernel.name.into(),
                 text: text.clone(),
                 trusted: true,
                 bindings: bindings.clone(),
-                words: vec![0; before].iter().chain(words).map(|w| Word::Const(*w)).collect(),
+                words: vec![0; unread].iter().chain(words).map(|w| Word::Const(*w)).collect(),
                 grid: [groups as u32, 1, 1],
                 flops: 0,
             };

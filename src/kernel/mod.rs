@@ -8,7 +8,6 @@ mod words;
 pub use division::divisor;
 pub use emit::{BindingText, Emit, joined};
 pub use table::KERNELS;
-pub(crate) use words::{UNREAD, for_processors};
 
 use crate::error::{Error, Result, nearest};
 

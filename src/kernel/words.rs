@@ -7,12 +7,25 @@
 //! dispatch that this changes something in. Mesa 22 confuses where the words of a uniform buffer lie, and puts in the one at its beginning: a shader that loads
 //! it is compiled at every dispatch, and what was compiled is kept (measured: a tenth of a millisecond and 140 KB each); where none does, nothing changes.
 
-use super::emit::with_elements;
+use super::emit::{BindingText, Emit, with_elements};
 use crate::error::Result;
 use std::collections::BTreeSet;
 
 /// Words before the first one that a kernel reads: a vec4 of them.
-pub const UNREAD: usize = 4;
+const UNREAD: usize = 4;
+
+impl Emit {
+    /// [`Emit::finish`] for a device of that kind, and how many words that no kernel reads stand before its own `words` there.
+    ///
+    /// # Errors
+    /// Those of [`Emit::finish`].
+    pub(crate) fn finish_for(self, processor: bool, bindings: &[BindingText], words: usize) -> Result<(String, usize)> {
+        if !processor {
+            return Ok((self.finish(bindings, words)?, 0));
+        }
+        Ok((for_processors(&self.finish(bindings, UNREAD + words)?)?, UNREAD))
+    }
+}
 
 /// `text` with its `u[k]` behind [`UNREAD`] words, and loaded at the start of `main` where all are asked for by number.
 ///
@@ -20,7 +33,7 @@ pub const UNREAD: usize = 4;
 ///
 /// # Errors
 /// A bracket that is not closed.
-pub fn for_processors(text: &str) -> Result<String> {
+fn for_processors(text: &str) -> Result<String> {
     let number = |index: &str| -> Option<u32> { index.strip_suffix('u').unwrap_or(index).parse().ok() };
     let mut named = Vec::new();
     with_elements(text, "u", &mut |index, _| {

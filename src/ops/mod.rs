@@ -20,6 +20,19 @@ pub use shape::PadMode;
 pub use table::{Arg, Misuse, OpEntry, Order, Run, Sample};
 pub(crate) use view::{contiguous_copy, detach};
 
+use crate::error::{Error, Result};
+
+/// Refuse two sizes of a window where one is below `least`, or more than kernels count.
+fn check_window(op: &str, what: &str, v: [usize; 2], least: usize) -> Result<()> {
+    if v.iter().any(|v| *v < least) {
+        return Err(Error::shape(format!("{op}: {what} must be at least {least}, got {v:?}")));
+    }
+    if v.iter().any(|v| *v > i32::MAX as usize) {
+        return Err(Error::shape(format!("{op}: {what} must be at most {}, got {v:?}", i32::MAX)));
+    }
+    Ok(())
+}
+
 /// One word declares the module and registers its operations: a forgotten one does not compile.
 macro_rules! ops {
     ($($module:ident),* $(,)?) => {

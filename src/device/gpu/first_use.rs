@@ -25,7 +25,7 @@ impl Gpu {
     /// Let the driver compile these pipelines, which are new. Nothing depends on it but the time that their first run takes, so errors are left for that.
     pub(super) fn use_first(self: &Arc<Self>, mut new: Vec<(&Wanted<'_>, Arc<Pipeline>)>) {
         let does_so = self.info.kind == Kind::Software && self.info.backend == "vulkan" && self.info.name.starts_with("llvmpipe");
-        if !does_so || new.len() < WORTH || self.adapter.is_none() || self.troubled() {
+        if !does_so || new.len() < WORTH || self.adapter.is_none() {
             return;
         }
         // Long texts take long: they come first, so that no thread waits for another at the end.
@@ -40,8 +40,7 @@ impl Gpu {
             return;
         }
         let next = AtomicUsize::new(usize::from(!shortest));
-        // An error that waits to be told is for a call whose caller hears of it.
-        let take = || if self.troubled() { None } else { new.get(next.fetch_add(1, Relaxed)) };
+        let take = || new.get(next.fetch_add(1, Relaxed));
         let helpers = std::thread::available_parallelism().map_or(1, usize::from).min(new.len()).min(THREADS) - 1;
         std::thread::scope(|s| {
             for _ in 0..helpers {
@@ -80,6 +79,10 @@ impl Gpu {
 
     /// Run no workgroup of a kernel, and wait for it.
     fn touch(self: &Arc<Self>, pipeline: &Pipeline, wanted: &Wanted<'_>) -> Result<()> {
+        if self.troubled() {
+            // It is for a call whose caller hears of it.
+            return Err(Error::internal("first use: an error waits to be told"));
+        }
         let (read, written) = (self.alloc(BEHIND.max(wanted.window))?, self.alloc(BEHIND)?);
         self.guarded(wanted.label, || {
             let behind = |access: Access| if access.writes() { &written } else { &read };

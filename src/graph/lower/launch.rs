@@ -4,7 +4,7 @@ use super::steps::{Reg, Steps, Store, Width};
 use crate::device::{Access, Binding, Caps, Check, Coop, GpuProgram, Kind, Launch, Slot, Word};
 use crate::error::{Error, Result};
 use crate::graph::Slots;
-use crate::kernel::{self, BindingText, Emit, UNREAD, for_processors};
+use crate::kernel::{self, BindingText, Emit};
 use crate::tensor::{DType, Layout, Meta};
 use std::sync::Arc;
 
@@ -385,12 +385,9 @@ impl Call<'_, '_> {
         let texts: Vec<BindingText> = self.bindings.iter().map(|(t, _)| t.clone()).collect();
         let (text, trusted) = match self.text {
             Text::Ours(emit) => {
-                let processor = self.ctx.caps.kind == Kind::Software;
-                if processor {
-                    self.words.splice(..0, [Word::Const(0); UNREAD]);
-                }
-                let text = emit.finish(&texts, self.words.len())?;
-                (if processor { for_processors(&text)? } else { text }.into(), true)
+                let (text, unread) = emit.finish_for(self.ctx.caps.kind == Kind::Software, &texts, self.words.len())?;
+                self.words.splice(..0, std::iter::repeat_n(Word::Const(0), unread));
+                (text.into(), true)
             }
             Text::Theirs(text) => (text, false),
         };

@@ -1,6 +1,7 @@
 //! The sizes of a convolution, and the one loop nest that says which elements of image, weight and result meet.
 
 use crate::error::{Error, Result};
+use crate::ops::check_window;
 use crate::graph::Key;
 use crate::tensor::{DType, Meta, Shape};
 
@@ -45,15 +46,8 @@ impl Conv {
         let [n, c, h, width] = self.sizes("input", "[n, c, h, w]", x)?;
         let [o, cg, kh, kw] = self.sizes("weight", "[o, c / groups, kh, kw]", w)?;
         let Conv { stride, padding, dilation, groups, .. } = *self;
-        for (what, v) in [("stride", stride), ("dilation", dilation), ("kernel size", [kh, kw])] {
-            if v.contains(&0) {
-                return Err(Error::shape(format!("conv2d: {what} must be at least 1, got {v:?}")));
-            }
-        }
-        for (what, v) in [("stride", stride), ("padding", padding), ("dilation", dilation)] {
-            if v.iter().any(|v| *v > i32::MAX as usize) {
-                return Err(Error::shape(format!("conv2d: {what} must be at most {}, got {v:?}", i32::MAX)));
-            }
+        for (what, v, least) in [("stride", stride, 1), ("dilation", dilation, 1), ("kernel size", [kh, kw], 1), ("padding", padding, 0)] {
+            check_window("conv2d", what, v, least)?;
         }
         if groups == 0 {
             return Err(Error::shape("conv2d: groups must be at least 1, got 0"));

@@ -61,17 +61,15 @@ impl WeightStrips {
         let cut = |strip: usize| WeightStrips { strip, full: g.ow / strip, rest: g.ow % strip, ..base };
         // By the options of WEIGHT_STRIP.
         let options = [4, 8, 12, 16, g.ow.min(16)].map(cut);
+        let can = |s: &WeightStrips| s.x(s.strip).last - s.x(s.strip).first < MOST_NEIGHBOURS && s.turns() <= MOST_TURNS && s.sees_any();
         let fits = |s: &WeightStrips| {
             let ends = s.full > 0 && (s.strip.is_multiple_of(4) || s.is_whole());
-            let few = s.x(s.strip).last - s.x(s.strip).first < MOST_NEIGHBOURS && s.turns() <= MOST_TURNS;
-            ends && few && s.sees_any() && rows * g.kw * s.strip <= MOST_PRODUCTS.max(4 * rows * g.kw)
+            ends && can(s) && rows * g.kw * s.strip <= MOST_PRODUCTS.max(4 * rows * g.kw)
         };
         let cost = |s: &WeightStrips| s.full * s.loads(s.strip) + if s.rest > 0 { s.loads(s.rest) } else { 0 };
         let rule = (0..options.len()).filter(|&o| fits(&options[o])).min_by_key(|&o| cost(&options[o]));
         let chosen = rule.map(|rule| choices.pick(&WEIGHT_STRIP, &g.key(false), Some(rule), |o| fits(&options[o])).unwrap_or(rule));
-        chosen
-            .map(|o| options[o])
-            .or_else(|| Some(cut(g.ow)).filter(|s| g.ow < 4 && s.sees_any() && s.x(s.strip).last - s.x(s.strip).first < MOST_NEIGHBOURS))
+        chosen.map(|o| options[o]).or_else(|| Some(cut(g.ow)).filter(|s| g.ow < 4 && can(s)))
     }
 
     fn neighbour(&self, position: usize, kx: usize) -> isize {
@@ -85,8 +83,12 @@ impl WeightStrips {
 
     /// How many times loops turn in a row, and around it, their ends among them.
     fn turns(&self) -> usize {
-        let steps = (BLOCK / self.strip).max(1);
-        if self.is_whole() { 4 } else { self.full + 2 * self.full.div_ceil(steps) + 6 }
+        if self.is_whole() { 4 } else { self.full + 2 * self.full.div_ceil(self.steps()) + 6 }
+    }
+
+    /// Steps whose terms are summed before they join the totals, where rows are longer than such a block.
+    fn steps(&self) -> usize {
+        (BLOCK / self.strip).max(1)
     }
 
     /// A step of a whole row has no masks, so it must read something of x.
@@ -197,7 +199,7 @@ impl WeightStrips {
                 call = call.write("sums", slot, "f32");
             }
         }
-        let (block, steps) = ((BLOCK / g.ow).max(1), (BLOCK / self.strip).max(1));
+        let (block, steps) = ((BLOCK / g.ow).max(1), self.steps());
         let numbers = [("ROWS", self.rows), ("SUMS", sums), ("STRIP", self.strip), ("REST", self.rest), ("ACROSS", self.stride), ("BLOCK", block), ("STEPS", steps)];
         for (name, value) in numbers {
             call = call.set(name, format!("{value}u"));

@@ -1,6 +1,6 @@
 //! avg_pool2d and its gradient, which are each other's gradients.
 
-use super::{Windows, plane, planes_of_task, with_plane};
+use super::{Windows, plane, planes_of_task, turns, with_plane};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
 use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, Op, Saved, Slots, Tensor};
@@ -104,9 +104,10 @@ impl Op for AvgPool {
         if count == 0 {
             return Ok(());
         }
-        self.0.turns(ctx, "avg_pool2d", self.0.kernel, plane(&x))?;
+        let size = plane(&x);
+        turns(ctx, "avg_pool2d", [0, 1].map(|d| self.0.kernel[d].min(size[d])))?;
         let call = ctx.call("avg_pool2d")?.input("x", 0);
-        let call = self.0.words(call, count, plane(&x), plane(&out)).u32s(&[usize::from(self.1), 0, 0, 0]);
+        let call = self.0.words(call, count, size, plane(&out)).u32s(&[usize::from(self.1), 0, 0, 0]);
         call.flops((count * self.0.kernel[0] * self.0.kernel[1]) as u64).with_epilogue()?.grid_linear(count.div_ceil(64))
     }
 
@@ -179,9 +180,11 @@ impl Op for AvgPoolGrad {
         if count == 0 {
             return Ok(());
         }
-        self.0.turns(ctx, "avg_pool2d", self.0.reaching(), plane(&g))?;
+        // The windows that reach an element.
+        let windows = plane(&g);
+        turns(ctx, "avg_pool2d", [0, 1].map(|d| self.0.kernel[d].div_ceil(self.0.stride[d]).min(windows[d])))?;
         let call = ctx.call("avg_pool2d_grad")?.input("g", 0);
-        let call = self.0.words(call, count, self.2, plane(&g)).u32s(&[usize::from(self.1), 0, 0, 0]);
+        let call = self.0.words(call, count, self.2, windows).u32s(&[usize::from(self.1), 0, 0, 0]);
         call.flops((count * self.0.kernel[0] * self.0.kernel[1]) as u64).with_epilogue()?.grid_linear(count.div_ceil(64))
     }
 

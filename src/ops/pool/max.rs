@@ -1,6 +1,6 @@
 //! max_pool2d: its gradient sends each result's gradient to the element that it came from, and that one's gradient reads them back.
 
-use super::{Windows, plane, planes_of_task, with_plane};
+use super::{Windows, plane, planes_of_task, turns, with_plane};
 use crate::device::cpu::{CpuView, CpuViewMut, Threads};
 use crate::error::{Error, Result};
 use crate::graph::{Autocast, Batched, Fuses, Key, LaunchCtx, Op, Saved, Saves, Slots, Tensor};
@@ -106,7 +106,7 @@ impl Op for MaxPool {
         if count == 0 || !(value || index) {
             return Ok(());
         }
-        self.0.turns(ctx, "max_pool2d", self.0.kernel, [usize::MAX; 2])?;
+        turns(ctx, "max_pool2d", self.0.kernel)?;
         let [height, width] = plane(&x);
         if self.0 == HALVES && width.is_multiple_of(2) && ctx.inputs[0].aligned {
             let pairs = width.is_multiple_of(4);
@@ -231,7 +231,7 @@ impl Op for MaxPoolGrad {
         if count == 0 {
             return Ok(());
         }
-        self.0.turns(ctx, "max_pool2d", self.0.kernel, [usize::MAX; 2])?;
+        turns(ctx, "max_pool2d", self.0.kernel)?;
         let [height, width] = self.1;
         if self.0 == HALVES && width.is_multiple_of(4) && ctx.inputs.iter().all(|i| i.aligned) {
             let invocations = count / (height * width) * height.div_ceil(2) * (width / 4);

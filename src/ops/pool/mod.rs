@@ -6,12 +6,18 @@ mod table;
 
 pub(super) use table::OPS;
 
+use super::check_window;
 use super::view::ok;
 use crate::error::{Error, Result};
 use crate::graph::{Call, Key, LaunchCtx, Tensor};
 use crate::tensor::{Meta, Shape};
 use avg::AvgPool;
 use max::MaxPool;
+
+/// Refuse to visit so many rows and columns where a driver lets loops turn less often: their ends count, too.
+fn turns(ctx: &LaunchCtx<'_>, op: &str, [rows, columns]: [usize; 2]) -> Result<()> {
+    ctx.turns(op, rows.saturating_mul(columns.saturating_add(2)))
+}
 
 /// The windows of a pool. Inputs are planes `[.., h, w]`: any number of leading dimensions, so that a model axis is one more of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +36,8 @@ impl Windows {
 
     /// The size of the result for planes of this size, by PyTorch's rule: rounding up, but no window that begins in the far padding.
     fn out(&self, op: &str, size: [usize; 2]) -> Result<[usize; 2]> {
-        for (what, v) in [("kernel size", self.kernel), ("stride", self.stride), ("dilation", self.dilation)] {
-            if v.contains(&0) {
-                return Err(Error::shape(format!("{op}: {what} must be at least 1, got {v:?}")));
-            }
-        }
-        for (what, v) in [("kernel size", self.kernel), ("stride", self.stride), ("padding", self.padding), ("dilation", self.dilation)] {
-            if v.iter().any(|v| *v > i32::MAX as usize) {
-                return Err(Error::shape(format!("{op}: {what} must be at most {}, got {v:?}", i32::MAX)));
-            }
+        for (what, v, least) in [("kernel size", self.kernel, 1), ("stride", self.stride, 1), ("dilation", self.dilation, 1), ("padding", self.padding, 0)] {
+            check_window(op, what, v, least)?;
         }
         let mut out = [0; 2];
         for d in 0..2 {
@@ -61,17 +60,6 @@ impl Windows {
             }
         }
         Ok(out)
-    }
-
-    /// Windows that may reach an element.
-    fn reaching(&self) -> [usize; 2] {
-        [0, 1].map(|d| self.kernel[d].div_ceil(self.stride[d]))
-    }
-
-    /// Refuse `steps` down and across, of which a plane has `size` at most, where a driver lets loops turn less often: their ends count, too.
-    fn turns(&self, ctx: &LaunchCtx<'_>, op: &str, steps: [usize; 2], size: [usize; 2]) -> Result<()> {
-        let [rows, columns] = [0, 1].map(|d| steps[d].min(size[d]));
-        ctx.turns(op, rows.saturating_mul(columns.saturating_add(2)))
     }
 
     /// Where step `k` of window `o` lies; in the padding, a number above any size.
